@@ -1,0 +1,305 @@
+"""The command line. Each command is small: it reads its arguments, calls one module, and prints.
+
+Modules that take time to load are imported by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from bouncemeter import __version__
+
+if TYPE_CHECKING:
+    from bouncemeter.event import Entry
+
+    from bouncemeter_exporter.reading import LogReader
+    from bouncemeter_exporter.terminal import Advance
+
+__all__ = ["app", "main"]
+
+FAILURE = 1
+"""Exit code: something could not be read or served. Wrong arguments exit with 2."""
+
+app = typer.Typer(
+    name="bouncemeter",
+    help="Mail bounces of Postfix, Exim and Exchange, by enhanced status code: for Prometheus and for you.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+class OutputFormat(StrEnum):
+    """How a command prints."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+Logs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...", help="Logs, directories, glob patterns; - is standard input. Also .gz, .bz2, .xz, .zst."
+    ),
+]
+FormatOf = Annotated[
+    str | None, typer.Option("--format-of", metavar="NAME", help="The logs' format, if it is not to be detected.")
+]
+Output = Annotated[OutputFormat, typer.Option("--format", help="How to print.")]
+
+
+def _fail(message: object, code: int = FAILURE) -> NoReturn:
+    typer.echo(f"bouncemeter: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        typer.echo(f"bouncemeter {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    *,
+    _: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Mail bounces of Postfix, Exim and Exchange, by enhanced status code: for Prometheus and for you."""
+
+
+def _read(arguments: list[str], format_of: str | None, task: str) -> Iterator[tuple[LogReader, list[Entry]]]:
+    """The entries of logs, file by file, with the reader that tells of their lines."""
+    from bouncemeter.plugin import ParserNotFoundError, parser
+
+    from bouncemeter_exporter.sources.follow import files_of
+    from bouncemeter_exporter.sources.text import STDIN, SourceError
+    from bouncemeter_exporter.terminal import progress
+
+    try:
+        chosen = parser(format_of) if format_of else None
+        paths: list[Path | None] = []
+        for argument in arguments:
+            paths += [None] if argument == STDIN else files_of(argument, compressed=True)
+        if not paths:
+            _fail(f"there is no log in {', '.join(arguments)}")
+        with progress(sum(path.stat().st_size for path in paths if path), task) as advance:
+            for path in paths:
+                yield from _read_one(path, chosen, advance)
+    except (SourceError, ParserNotFoundError) as error:
+        _fail(error)
+
+
+def _read_one(path: Path | None, chosen: object, advance: Advance) -> Iterator[tuple[LogReader, list[Entry]]]:
+    from bouncemeter.plugin import Parser
+
+    from bouncemeter_exporter.reading import LogReader
+    from bouncemeter_exporter.sources.text import open_log, read_lines
+
+    name = str(path) if path else "standard input"
+    # An old file's lines are not later than its last change: that tells their year.
+    last_change = path.stat().st_mtime if path else None
+    clock = {"clock": lambda: last_change} if last_change else {}
+    log = LogReader(name, chosen if isinstance(chosen, Parser) else None, **clock)
+    stream = open_log(path) if path else sys.stdin.buffer
+    with closing(stream):
+        for lines, size in read_lines(stream, name):
+            yield log, log.take(lines)
+            advance(size)
+        yield log, log.end()
+
+
+@app.command()
+def parse(
+    logs: Logs,
+    *,
+    redact: Annotated[bool, typer.Option("--redact", help="Hash the local part of addresses.")] = False,
+    format_of: FormatOf = None,
+) -> None:
+    """Print the outcomes in logs as JSON, one object a line.
+
+    Examples:
+
+      bouncemeter parse /var/log/mail.log
+
+      zcat mail.log.2.gz | bouncemeter parse --redact - | jq .code
+    """
+    from bouncemeter.event import Event
+
+    from bouncemeter_exporter.records import record, redacted
+
+    unparsed: dict[str, int] = {}
+    for log, entries in _read(logs, format_of, "Parsing"):
+        for entry in entries:
+            if isinstance(entry, Event):
+                found = record(entry)
+                sys.stdout.write(json.dumps(redacted(found) if redact else found) + "\n")
+        unparsed[log.name] = log.counts["unparsed"]
+    for name, number in unparsed.items():
+        if number:
+            typer.echo(f"bouncemeter: {name}: {number} lines look like outcomes and could not be read", err=True)
+
+
+@app.command()
+def report(logs: Logs, output: Output = OutputFormat.TEXT, format_of: FormatOf = None) -> None:
+    """Summarise logs: delivered, soft and hard bounces, top codes with their meaning, providers.
+
+    Examples:
+
+      bouncemeter report /var/log/mail.log*
+
+      bouncemeter report --format json /var/log/exim4/mainlog
+    """
+    from collections import Counter
+
+    from bouncemeter_exporter.ledger import Ledger
+    from bouncemeter_exporter.report import Report
+
+    ledger, counted, readers = Ledger(), Report(), {}
+    for log, entries in _read(logs, format_of, "Reading"):
+        readers[id(log)] = log
+        for entry in entries:
+            counted.take(entry, ledger.take(entry))
+    lines: Counter[str] = Counter({"event": 0, "other": 0, "unparsed": 0})
+    for log in readers.values():
+        lines.update(log.counts)
+    found = counted.as_json(lines, sum(1 for _ in ledger.waiting()))
+    if output is OutputFormat.JSON:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        from bouncemeter_exporter.terminal import show_report
+
+        show_report(found, logs)
+
+
+@app.command()
+def explain(
+    what: Annotated[
+        list[str], typer.Argument(metavar="CODE|REPLY|LINE", help="A code, an SMTP reply, or a whole line of a log.")
+    ],
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Say what a code, a reply or a line of a log means, why it happens and what to do.
+
+    Examples:
+
+      bouncemeter explain 5.7.1
+
+      bouncemeter explain "550-5.7.26 This mail has been blocked because the sender is unauthenticated"
+    """
+    from bouncemeter_exporter.explain import NothingToExplainError, understand
+
+    try:
+        found = understand(" ".join(what))
+    except NothingToExplainError as error:
+        _fail(error, 2)
+    if output is OutputFormat.JSON:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        found.show()
+
+
+@app.command()
+def codes(
+    *,
+    output: Output = OutputFormat.TEXT,
+    guide: Annotated[bool, typer.Option("--guide", help="Only the guide's 89 codes.")] = False,
+) -> None:
+    """List the catalogue of enhanced status codes.
+
+    Examples:
+
+      bouncemeter codes --guide
+
+      bouncemeter codes --format json | jq '.[] | select(.kind == "hard") | .code'
+    """
+    from bouncemeter.codes import catalogue
+
+    from bouncemeter_exporter.explain import code_as_json
+
+    rows = [row for row in catalogue() if row.in_guide or not guide]
+    if output is OutputFormat.JSON:
+        typer.echo(json.dumps([code_as_json(row) for row in rows], indent=2))
+    else:
+        from bouncemeter_exporter.terminal import show_codes
+
+        show_codes(rows)
+
+
+@app.command()
+def serve(
+    *,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE...]", help="Files, directories, glob patterns; - is standard input."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; flags come first.")
+    ] = None,
+    listen_address: Annotated[
+        str | None, typer.Option("--web.listen-address", metavar="HOST:PORT", help="Where to listen. [default: :19525]")
+    ] = None,
+    telemetry_path: Annotated[
+        str | None,
+        typer.Option("--web.telemetry-path", metavar="PATH", help="Where the metrics are. [default: /metrics]"),
+    ] = None,
+    from_start: Annotated[
+        bool | None,
+        typer.Option(
+            "--from-start/--from-end",
+            help="Read files that are there now from their start. [default: from their end]",
+            show_default=False,
+        ),
+    ] = None,
+    format_of: FormatOf = None,
+) -> None:
+    """Follow logs and serve their bounces as Prometheus metrics.
+
+    Examples:
+
+      bouncemeter serve /var/log/mail.log
+
+      bouncemeter serve --from-start --web.listen-address 127.0.0.1:19525 '/logs/MSGTRK*.LOG'
+    """
+    from bouncemeter.plugin import ParserNotFoundError
+
+    from bouncemeter_exporter.config import Config, ConfigError, SourceConfig, read_config
+    from bouncemeter_exporter.serve import Exporter
+    from bouncemeter_exporter.sources.text import SourceError
+
+    try:
+        settings = read_config(config) if config else Config()
+        if sources:
+            settings = replace(settings, sources=tuple(SourceConfig(each, format_of) for each in sources))
+        settings = replace(
+            settings,
+            from_start=settings.from_start if from_start is None else from_start,
+            listen_address=listen_address or settings.listen_address,
+            telemetry_path=telemetry_path or settings.telemetry_path,
+        )
+        if not settings.sources:
+            _fail("name at least one log to follow, or a --config that does", 2)
+        exporter = Exporter(settings, lambda sentence: typer.echo(f"bouncemeter: {sentence}", err=True))
+    except (ConfigError, ParserNotFoundError, SourceError) as error:
+        _fail(error)
+    except ValueError as error:
+        _fail(error, 2)
+    except OSError as error:
+        _fail(f"cannot listen on {settings.listen_address}: {error.strerror}")
+    exporter.run()
+
+
+def main() -> None:
+    """The entry point: a closed pipe ends a command quietly."""
+    try:
+        app()
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(FAILURE)

@@ -1,0 +1,88 @@
+"""The configuration of `serve`: a TOML file, each part of which a flag can override.
+
+sources = ["/var/log/mail.log", { path = "/logs/exchange", format = "exchange" }]
+from_start = false
+
+[web]
+listen_address = ":19525"
+telemetry_path = "/metrics"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Config", "ConfigError", "SourceConfig", "read_config"]
+
+DEFAULT_LISTEN_ADDRESS = ":19525"
+DEFAULT_TELEMETRY_PATH = "/metrics"
+
+
+class ConfigError(ValueError):
+    """The configuration is wrong. Its text names the file, the setting and what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """One source: a path, pattern or `-`, and its format if that is not to be detected."""
+
+    path: str
+    format: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of `serve`'s settings."""
+
+    sources: tuple[SourceConfig, ...] = field(default=())
+    from_start: bool = False
+    listen_address: str = DEFAULT_LISTEN_ADDRESS
+    telemetry_path: str = DEFAULT_TELEMETRY_PATH
+
+
+def read_config(path: Path) -> Config:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: The file cannot be read, or a setting is unknown or of the wrong type.
+    """
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    web = _take(data, "web", dict, path, default={})
+    config = Config(
+        sources=tuple(_source(each, path) for each in _take(data, "sources", list, path, default=[])),
+        from_start=_take(data, "from_start", bool, path, default=False),
+        listen_address=_take(web, "listen_address", str, path, default=DEFAULT_LISTEN_ADDRESS),
+        telemetry_path=_take(web, "telemetry_path", str, path, default=DEFAULT_TELEMETRY_PATH),
+    )
+    for name in (*data, *(f"web.{key}" for key in web)):
+        raise ConfigError(f"{path}: there is no setting {name}")
+    return config
+
+
+def _take(data: dict[str, Any], name: str, kind: type, path: Path, *, default: Any) -> Any:  # noqa: ANN401
+    """Take a setting out of its table."""
+    value = data.pop(name, default)
+    if not isinstance(value, kind):
+        words = {str: "a string", bool: "true or false", list: "a list", dict: "a table"}
+        raise ConfigError(f"{path}: {name} must be {words[kind]}")
+    return value
+
+
+def _source(value: object, path: Path) -> SourceConfig:
+    match value:
+        case str():
+            return SourceConfig(value)
+        case {"path": str(where), "format": str(name), **rest} if not rest:
+            return SourceConfig(where, name)
+        case {"path": str(where), **rest} if not rest:
+            return SourceConfig(where)
+        case _:
+            raise ConfigError(f'{path}: a source is a path, or {{ path = "...", format = "..." }}')

@@ -1,0 +1,133 @@
+"""Everything that is counted, in plain dictionaries by label values: the contract of the metrics' labels.
+
+Labels have closed sets of values, whatever a remote server writes: codes and classes by
+`bouncemeter.codes.label`, reasons and providers by their vocabularies.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bouncemeter.codes import label
+from bouncemeter.event import Entry, Event, Kind, Outcome
+from bouncemeter.reasons import reason_of
+
+from bouncemeter_exporter.ledger import Fact, FactKind
+
+__all__ = ["DELAY_BUCKETS", "Counter", "Counters", "Delays", "Example"]
+
+Labels = tuple[str, ...]
+
+DELAY_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0, 259200.0, 432000.0)
+"""Upper bounds in seconds: from a second to five days, the usual queue lifetime."""
+
+CLASSES = tuple(
+    (kind, f"{digit}.{subject}") for digit, kind in ((4, Kind.SOFT), (5, Kind.HARD)) for subject in range(8)
+)
+"""Every class that RFC 3463 knows, with its kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A message behind a number: its queue ID and when it was counted."""
+
+    queue_id: str
+    time: float | None
+
+
+class Counter:
+    """Counts by label values, with the latest example of each."""
+
+    def __init__(self) -> None:
+        self.values: defaultdict[Labels, int] = defaultdict(int)
+        self.examples: dict[Labels, Example] = {}
+
+    def add(self, labels: Labels, event: Event | None = None) -> None:
+        """Count one."""
+        self.values[labels] += 1
+        if event is not None and event.queue_id is not None and len(event.queue_id) <= 64:
+            self.examples[labels] = Example(event.queue_id, event.time)
+
+
+@dataclass(slots=True)
+class Delays:
+    """A histogram of seconds: counts by bucket (the last is without bound), sum, and an example of each bucket."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(DELAY_BUCKETS) + 1))
+    total: float = 0.0
+    examples: dict[int, tuple[Example, float]] = field(default_factory=dict)
+
+    def add(self, seconds: float, event: Event) -> None:
+        """Count one delay."""
+        bucket = bisect_left(DELAY_BUCKETS, seconds)
+        self.counts[bucket] += 1
+        self.total += seconds
+        if event.queue_id is not None and len(event.queue_id) <= 64:
+            self.examples[bucket] = (Example(event.queue_id, event.time), seconds)
+
+
+class Counters:
+    """All counts of a run.
+
+    Attributes:
+        bounces: mta, kind, class, code, reason, provider: recipients.
+        bounces_by_class: mta, kind, class: the same.
+        recipients: mta, outcome, provider: each recipient once, at its end.
+        attempts: mta, outcome, class, code: every attempt.
+        rejections: mta, kind, class, code, reason, stage: mail that our own server refused.
+        notifications: mta, outcome: recipients of mail with the empty sender: first deferral, and end.
+        delays: mta, outcome: seconds from acceptance to the end.
+        last_event: mta: the time of the latest outcome.
+    """
+
+    def __init__(self) -> None:
+        self.bounces = Counter()
+        self.bounces_by_class = Counter()
+        self.recipients = Counter()
+        self.attempts = Counter()
+        self.rejections = Counter()
+        self.notifications = Counter()
+        self.delays: defaultdict[Labels, Delays] = defaultdict(Delays)
+        self.last_event: dict[str, float] = {}
+
+    def announce(self, mta: str) -> None:
+        """Let every class of a mail server exist at zero: `increase()` cannot see a counter's birth."""
+        for kind, code_class in CLASSES:
+            self.bounces_by_class.values[mta, kind, code_class] += 0
+
+    def take(self, entry: Entry, facts: Sequence[Fact]) -> None:
+        """Count an entry of a log and the facts that the ledger drew from it."""
+        if not isinstance(entry, Event):
+            return
+        code_class, code = label(entry.code)
+        if entry.time is not None:
+            self.last_event[entry.mta] = max(entry.time, self.last_event.get(entry.mta, 0.0))
+        if entry.outcome is Outcome.REJECTED:
+            kind = entry.kind or Kind.HARD
+            reason = reason_of(entry) or "other"
+            stage = entry.stage or "data"
+            self.rejections.add((entry.mta, kind, code_class, code, reason, stage), entry)
+            return
+        self.attempts.add((entry.mta, entry.outcome, code_class, code), entry)
+        for fact in facts:
+            self._fact(fact)
+
+    def _fact(self, fact: Fact) -> None:
+        event = fact.event
+        if fact.kind is FactKind.NOTIFICATION:
+            self.notifications.add((event.mta, fact.outcome), event)
+            return
+        if fact.kind is FactKind.ENDED:
+            self.recipients.add((event.mta, fact.outcome, fact.provider), event)
+            if fact.delay is not None:
+                self.delays[event.mta, fact.outcome].add(fact.delay, event)
+        # A deferral is soft and a refusal for good is hard, also where the reply's code is of the other class.
+        kind = {Outcome.DEFERRED: Kind.SOFT, Outcome.BOUNCED: Kind.HARD}.get(fact.outcome)
+        if kind is not None:
+            code_class, code = label(event.code)
+            reason = reason_of(event) or "other"
+            self.bounces.add((event.mta, kind, code_class, code, reason, fact.provider), event)
+            self.bounces_by_class.add((event.mta, kind, code_class), event)

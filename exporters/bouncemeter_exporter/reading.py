@@ -1,0 +1,89 @@
+"""One log being read: its format, told from its first lines, and what became of each line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from bouncemeter.event import Entry, Event
+from bouncemeter.plugin import Clock, LineReader, Parser, UnparsedLineError, detect
+
+from bouncemeter_exporter.sources.text import SourceError
+
+__all__ = ["SAMPLE", "LineCounts", "LogReader", "UnknownFormatError"]
+
+SAMPLE = 2000
+"""Lines that are looked at before a log is said to be of no known format."""
+
+LineCounts = dict[str, int]
+"""Lines by result: `event` (an outcome), `other` (understood, of no interest), `unparsed`."""
+
+
+class UnknownFormatError(SourceError):
+    """A log is of no format that an installed parser knows."""
+
+
+class LogReader:
+    """Reads the lines of one log with the parser that fits.
+
+    Args:
+        name: The log's name, for errors.
+        parser: The parser to use; without one the format is detected.
+        clock: Supplies the year that syslog leaves out.
+    """
+
+    def __init__(self, name: str, parser: Parser | None = None, clock: Clock = time.time) -> None:
+        self.name = name
+        self.parser = parser
+        self.counts: LineCounts = {"event": 0, "other": 0, "unparsed": 0}
+        self._clock = clock
+        self._waiting: list[str] = []
+        self._read: LineReader | None = parser.reader(clock) if parser else None
+
+    def take(self, lines: Sequence[str]) -> list[Entry]:
+        """What further lines tell. Until the format is known, lines are kept and told later.
+
+        Raises:
+            UnknownFormatError: None of the first `SAMPLE` lines is of a known format.
+        """
+        if self._read is None:
+            self._waiting += lines
+            self._detect(final=len(self._waiting) >= SAMPLE)
+            if self._read is None:
+                return []
+            lines, self._waiting = self._waiting, []
+        entries: list[Entry] = []
+        for line in lines:
+            entries += self._one(self._read, line)
+        return entries
+
+    def end(self) -> list[Entry]:
+        """What lines tell that are still kept because the log is short.
+
+        Raises:
+            UnknownFormatError: The log ended and its format is not known.
+        """
+        if self._read is not None:
+            return []
+        if any(line.strip() for line in self._waiting):
+            self._detect(final=True)
+        return self.take([]) if self._read is not None else []
+
+    def _detect(self, *, final: bool) -> None:
+        self.parser = detect(self._waiting)
+        if self.parser is not None:
+            self._read = self.parser.reader(self._clock)
+        elif final:
+            raise UnknownFormatError(
+                f"{self.name} is not a log of Postfix, Exim or Exchange, nor of any other parser that is installed;"
+                " name its format with --format-of if it is"
+            )
+
+    def _one(self, read: LineReader, line: str) -> Sequence[Entry]:
+        try:
+            entries = read(line)
+        except UnparsedLineError:
+            self.counts["unparsed"] += 1
+            return ()
+        self.counts["event" if any(isinstance(entry, Event) for entry in entries) else "other"] += 1
+        return entries

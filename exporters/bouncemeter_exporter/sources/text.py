@@ -1,0 +1,120 @@
+"""Bytes into lines: any encoding, any length, compressed or not.
+
+A line is what stands before a line feed. Bytes that are not UTF-8 are kept as `\\xNN`, so that one bad byte
+never costs a line. A line longer than `MAX_LINE` is cut there: what matters stands at its beginning.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+__all__ = ["COMPRESSED", "MAX_LINE", "STDIN", "Lines", "SourceError", "open_log", "read_lines"]
+
+MAX_LINE = 65_536
+"""Bytes of a line that are looked at."""
+
+BLOCK = 262_144
+
+STDIN = "-"
+"""The name of standard input."""
+
+COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst"})
+"""Endings of compressed files."""
+
+
+class SourceError(Exception):
+    """A log cannot be read. Its text is a sentence for the user."""
+
+
+class Lines:
+    """Cuts a stream of bytes into lines, holding back a last line that has not ended."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._overlong = False
+
+    def feed(self, block: bytes) -> list[str]:
+        """The lines that a further block of bytes completes, without their ends."""
+        *whole, last = (self._rest + block).split(b"\n")
+        if whole and self._overlong:
+            del whole[0]  # the tail of a line whose beginning was given already
+            self._overlong = False
+        lines = [self._text(line) for line in whole]
+        if len(last) > MAX_LINE:
+            if not self._overlong:
+                lines.append(self._text(last))
+            self._overlong, last = True, b""
+        self._rest = last
+        return lines
+
+    def end(self) -> list[str]:
+        """The last line, if the stream ended without a line feed."""
+        rest, self._rest = self._rest, b""
+        return [self._text(rest)] if rest and not self._overlong else []
+
+    @property
+    def held(self) -> int:
+        """Bytes of the unfinished line."""
+        return len(self._rest)
+
+    @staticmethod
+    def _text(line: bytes) -> str:
+        return line[:MAX_LINE].removesuffix(b"\r").decode("utf-8", "backslashreplace")
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a log, through its compression if its name ends in .gz, .bz2, .xz or .zst.
+
+    Raises:
+        SourceError: The file cannot be opened.
+    """
+    try:
+        match path.suffix:
+            case ".gz":
+                return cast("BinaryIO", gzip.open(path))
+            case ".bz2":
+                return cast("BinaryIO", bz2.open(path))
+            case ".xz":
+                return cast("BinaryIO", lzma.open(path))
+            case ".zst":
+                return _open_zstd(path)
+            case _:
+                return path.open("rb")
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _open_zstd(path: Path) -> BinaryIO:
+    try:
+        import zstandard  # noqa: PLC0415 - an extra, and only for such files
+    except ImportError:
+        raise SourceError(f"cannot read {path}: install bouncemeter[zstd] to read .zst files") from None
+    return cast("BinaryIO", zstandard.open(path, "rb"))
+
+
+def read_lines(stream: BinaryIO | io.BufferedIOBase, name: str) -> Iterator[tuple[list[str], int]]:
+    """The lines of a stream up to its end, in lists, each list with the number of bytes that it took.
+
+    Args:
+        stream: What to read; bytes are counted after decompression.
+        name: Named in errors.
+
+    Raises:
+        SourceError: The stream broke, or its compression did.
+    """
+    lines = Lines()
+    while True:
+        try:
+            block = stream.read1(BLOCK) if hasattr(stream, "read1") else stream.read(BLOCK)
+        except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
+            raise SourceError(f"cannot read on in {name}: {error}") from error
+        if not block:
+            yield lines.end(), 0
+            return
+        yield lines.feed(block), len(block)

@@ -1,0 +1,329 @@
+"""Exim: the main log, in a file or through syslog, any log_selector, message IDs of before and after 4.97.
+
+Comes in: one line, such as
+
+    2026-11-24 15:58:10 1xVsuB-0001DU-2n ** a@dest.test R=dns T=smtp H=mx.dest.test [192.0.2.1]: SMTP error from
+    remote mail server after RCPT TO:<a@dest.test>: 550 5.1.1 User unknown
+
+Goes out: outcomes, rejections, and the steps of a message through the queue. The two-character flag after the
+message ID tells the outcome; what follows the first free colon, and what stands in `C="..."`, was written by
+the other server and is read for its reply's code alone.
+Source: "The Exim log files" in the Exim specification, and the text of log lines of Exim 4.50 to 4.98.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import pyparsing as pp
+
+from bouncemeter.event import Entry, Event, Outcome, Stage, Step, StepKind
+from bouncemeter.grammar import (
+    Stamps,
+    bracketed_address,
+    code_of,
+    exact,
+    exim_stamp,
+    quoted_local_part,
+    reply,
+    rest,
+    syslog_prefix,
+    values,
+)
+from bouncemeter.plugin import Clock, LineReader, UnparsedLineError
+
+__all__ = ["PARSER", "EximParser"]
+
+# --- the start of a line ----------------------------------------------------------------------------------------
+
+message_id = pp.Regex(r"[0-9A-Za-z]{6}-(?:[0-9A-Za-z]{11}-[0-9A-Za-z]{4}|[0-9A-Za-z]{6}-[0-9A-Za-z]{2})(?= )")
+"""`1xVsuB-0001DU-2n`; since 4.97 `1abcDE-000000005vi-0000`."""
+
+own_start = exim_stamp("stamp") + " " + pp.Opt(pp.Regex(r"\[[0-9]+\] "))
+long_line_part = pp.Regex(r"\[1[/\\][0-9]+\] ")
+"""Exim splits a long line for syslog; the first part has all the fields."""
+
+header = exact((own_start | syslog_prefix + pp.Opt(long_line_part) + pp.Opt(own_start)) + rest("message"))
+
+# --- addresses --------------------------------------------------------------------------------------------------
+
+# A local part that needs quotes is written without them, in lower case, and the quoted form follows:
+# `a b@dest.test <"A b"@dest.test>`. That the two agree shows that neither is somebody's text.
+unquoted = pp.Regex(
+    r'(?=[^\n]{1,64}? <"(?P<local_part>[^"\\\n]{1,64})"@(?P<domain>[^\s<>]{1,255})>)(?i:(?P=local_part)@(?P=domain))'
+    r'(?= <")'
+)
+# One with a quote or backslash in it: taken up to the quoted form.
+escaped = pp.Regex(r'(?=[^\n]{1,64}? <"[^"\n]{0,64}\\)[^\n]{1,320}?(?= <")')
+quoted = pp.Regex(rf"{quoted_local_part}@[^\s<>:]++(?= [<(]|:| [A-Z]| (?:routing )?+defer |$)")
+plain = pp.Regex(r'(?![|/])(?:[^\s<>":]|:(?=[^\s]))++(?= [<(]|:| [A-Z][A-Za-z0-9]*+[= ]| (?:routing )?+defer | :|$)')
+blackhole = pp.Literal(":blackhole:")
+# A pipe, a file, or anything odd: the address that led there follows in brackets.
+special = pp.Regex(r"[^\n]{1,1024}?(?= <[^<>\n]*>(?: |$))")
+
+target = (
+    (unquoted | escaped | blackhole | quoted | plain | special)("target")
+    + pp.Opt(pp.Regex(r" \([^()\n]*+\)"))
+    + pp.Opt(" <" + bracketed_address("top") + ">")
+)
+
+# --- fields: R=router, T=transport, H=host [ip]:port, C="reply", QT=3s ... -----------------------------------------
+
+host_name = pp.Regex(r"(?:[^\s\[\]()]++ )?+(?:\([^()]*+\) )?+\[[^\[\]]*+\](?::[0-9]+)?+")
+host = " H=" + host_name("relay") + pp.Opt("*")
+interval = pp.Regex(r"(?:[0-9]+w)?(?:[0-9]+d)?(?:[0-9]+h)?(?:[0-9]+m)?(?:[0-9.]+s)?(?![0-9A-Za-z])")
+queue_time = " QT=" + interval("queue_time")
+confirmation = ' C="' + pp.Regex(r'(?:[^"\\]|\\.)*+')("confirmation") + '"'
+sender_field = pp.Regex(" [FP]=<") + bracketed_address("sender") + ">"
+# The name in a certificate (DN=) may hold quotes: its end is a quote before the next field, the error or the end.
+other_field = pp.Regex(
+    r" (?!(?:H|QT|C)=)[A-Za-z][A-Za-z0-9]*+\*?+="
+    r'(?:"(?:[^"]|"(?! [A-Z][A-Za-z0-9]*+\*?+=| ?:|$))*+"|<[^<>]*+>|(?:[^\s:]|:(?=[^\s]))*+)'
+)
+flag_word = pp.Regex(r" (?:L[-.]?|K|TFO\*?|PRDR|DS|NOTLS|-K)(?= |:|$)")
+fields = pp.ZeroOrMore(host | queue_time | confirmation | sender_field | other_field | flag_word)
+
+deferral = pp.Regex(r" (?:routing )?+defer \(") + pp.Regex(r"-?[0-9]+")("errno") + ")"
+
+# With log_selector +deliver_time a failure ends in `DT=`, behind the error.
+text = pp.Regex(r" ?: ?") + pp.Regex(r"(?s:.*?)(?= DT=[0-9.]+s$|\Z)")("text")
+
+# --- the forms of a message under a message ID ------------------------------------------------------------------
+
+flag = pp.Literal("=>") | "->" | ">>" | "*>" | "**" | "=="
+outcome = flag("flag") + " " + target + fields + pp.Opt(deferral) + fields + (text | rest("text"))
+
+arrival = (
+    pp.Literal("<= ")("arrived") + pp.Regex(rf"<>|{quoted_local_part}\S*+|\S++")("arrival_sender") + pp.Opt(fields)
+)
+
+completion = pp.Literal("Completed")("completed")
+
+station = exact(message_id("queue_id") + " " + (outcome | arrival | completion))
+
+# --- rejections -------------------------------------------------------------------------------------------------
+
+client = pp.Opt("H=") + host_name("relay")
+refusal = pp.Regex(r" temporarily rejected ")("temporarily") | pp.Literal(" rejected ")
+command = (
+    (pp.Literal("RCPT")("command") + " <" + bracketed_address("recipient") + ">")
+    | (pp.Literal("MAIL")("command") + " <" + bracketed_address("mail") + ">")
+    | pp.Word(pp.alphas)("command")
+)
+rejection = exact(
+    pp.Opt(message_id("queue_id") + " ")
+    + (client | pp.Regex(r"U=\S+"))
+    + fields
+    + refusal
+    + command
+    + pp.Regex(r"[^:\n]*+")
+    + pp.Opt(text)
+)
+# Turned away before a greeting: `refused connection from H=...`, `Connection from [ip] refused: too many connections`.
+refused_connection = exact(
+    pp.Literal("refused connection from ")("banned") + client + pp.Opt(" ") + rest("text")
+    | pp.Literal("Connection from ")("busy") + client + " refused: " + rest("text")
+)
+
+# --- the other server's words -----------------------------------------------------------------------------------
+
+smtp_command = (
+    pp.Regex(r"(?:pipelined )?(?:RCPT TO|MAIL FROM):<") + bracketed_address + pp.Regex(r">[^:\n]*+")
+) | pp.Regex(r"[^:\n]*+")
+remote_reply = exact(
+    pp.Opt(
+        pp.Regex(r"(?:SMTP|LMTP) error (?:from remote mail(?:er| server) )?after ")
+        + smtp_command
+        + ": "
+        + pp.Opt(pp.Regex(r"host [^\s\[]*+ ?\[[^\]]*+\]: "))
+    )
+    + reply
+)
+
+taken_over = exact(pp.Regex(r"(?s:.*) id=") + pp.Regex("[0-9A-Za-z-]{16,23}$")("passed_to"))
+"""`250 OK id=1xVsuB-0001DU-2n`: the next Exim's name for the message."""
+
+local_reply = exact(pp.FollowedBy(pp.Regex("[45]")) + reply)
+"""A text of our own configuration may begin with the reply to give."""
+
+NO_TRY = ("retry time not reached", "remote delivery suppressed", "domain is in queue_")
+"""Deferrals without a try: the retry time has not come, or the configuration queues the mail."""
+
+NO_TRY_ERRNO = frozenset({"-52", "-53", "-54"})
+
+GAVE_UP = ("retry timeout exceeded", "have been failing for a long time", "for any host after a long failure period")
+"""Exim's words when it gives up after retries; the first may follow the last error."""
+
+STAGES = {
+    "RCPT": Stage.RCPT,
+    "MAIL": Stage.MAIL,
+    "EHLO": Stage.HELO,
+    "HELO": Stage.HELO,
+    "STARTTLS": Stage.HELO,
+    "AUTH": Stage.HELO,
+    "ETRN": Stage.HELO,
+    "VRFY": Stage.RCPT,
+    "EXPN": Stage.RCPT,
+    "connection": Stage.CONNECT,
+}
+"""The first word after `rejected`; all others come at or after DATA."""
+
+_UNITS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+def _seconds(interval_text: str) -> float:
+    """Exim's `1h2m3s` and `0.123s` in seconds."""
+    total, digits = 0.0, ""
+    for character in interval_text:
+        if character in _UNITS:
+            total += float(digits) * _UNITS[character]
+            digits = ""
+        else:
+            digits += character
+    return total
+
+
+class EximParser:
+    """Exim's main log; see `bouncemeter.plugin.Parser`."""
+
+    name = "exim"
+
+    def recognises(self, line: str) -> bool:
+        """A line of Exim's own log, or of the program `exim` in syslog."""
+        found = values(header, line)
+        if found is None:
+            return False
+        program = found.get("program")
+        if program is None:
+            message = found["message"]
+            return values(_any_message, message) is not None or values(rejection, message) is not None
+        return program.startswith("exim") and "/" not in program
+
+    def reader(self, clock: Clock = time.time) -> LineReader:
+        """A reader for one file. `clock` supplies the year that syslog leaves out."""
+        return _Reader(Stamps(clock)).read
+
+
+_any_message = exact(message_id + " " | pp.Regex(r"exim [0-9.]+ daemon started|(?:Start|End) queue run: pid="))
+
+MARKS = (" <= ", " => ", " -> ", " >> ", " ** ", " == ", " Completed", " rejected ", "refused")
+"""What a line must hold to be of interest: a cheap test before any grammar is tried."""
+
+
+class _Reader:
+    def __init__(self, stamps: Stamps) -> None:
+        self._stamps = stamps
+
+    def read(self, line: str) -> Sequence[Entry]:
+        if not any(mark in line for mark in MARKS):
+            return ()
+        prefix = values(header, line)
+        if prefix is None or not prefix.get("program", "exim").startswith("exim"):
+            return ()
+        message = prefix["message"]
+        found = values(station, message)
+        if found is not None:
+            return self._station(found, prefix)
+        found = values(rejection, message) or values(refused_connection, message)
+        if found is not None:
+            return (self._rejection(found, prefix),)
+        if values(_looks_like_an_outcome, message) is not None:
+            raise UnparsedLineError("an outcome of an unknown form")
+        return ()
+
+    def _station(self, found: dict[str, str], prefix: dict[str, str]) -> Sequence[Entry]:
+        if "flag" in found:
+            return self._outcome(found, prefix)
+        sender = found.get("arrival_sender")
+        return (
+            Step(
+                what=StepKind.REMOVED if sender is None else StepKind.ARRIVED,
+                mta=PARSER.name,
+                queue_id=found["queue_id"],
+                time=self._stamps.seconds(prefix.get("stamp")),
+                host=prefix.get("host"),
+                sender="" if sender == "<>" else sender,
+                peer=found.get("relay"),
+            ),
+        )
+
+    def _outcome(self, found: dict[str, str], prefix: dict[str, str]) -> Sequence[Entry]:
+        said = found.get("text") or found.get("confirmation")
+        outcome = self._outcome_of(found, said or "")
+        if outcome is None:
+            return ()
+        code, reply_code = code_of(values(remote_reply, said or "") or {}, outcome)
+        recipient, original = _recipients(found["target"], found.get("top"))
+        taker = found["target"] if found["target"][0] in "|/" else None
+        delay = found.get("queue_time")
+        taken = (values(taken_over, said or "") or {}) if outcome is Outcome.DELIVERED else {}
+        return (
+            Event(
+                mta=PARSER.name,
+                outcome=outcome,
+                code=code,
+                time=self._stamps.seconds(prefix.get("stamp")),
+                host=prefix.get("host"),
+                reply_code=reply_code,
+                queue_id=found["queue_id"],
+                passed_to=taken.get("passed_to"),
+                recipient=recipient,
+                original_recipient=original,
+                sender=found.get("sender"),
+                relay=found.get("relay", taker),
+                delay=_seconds(delay) if delay else None,
+                text=said,
+            ),
+        )
+
+    @staticmethod
+    def _outcome_of(found: dict[str, str], said: str) -> Outcome | None:
+        match found["flag"]:
+            case "=>" | "->" | ">>":
+                return Outcome.DELIVERED
+            case "==":
+                no_try = said.startswith(NO_TRY) or found.get("errno") in NO_TRY_ERRNO
+                return None if no_try else Outcome.DEFERRED
+            case "**":
+                # A remote server can write Exim's words for giving up into its 5xx reply, which is final by itself.
+                refused = (values(remote_reply, said) or {}).get("reply_code", "").startswith("5")
+                gave_up = not refused and any(words in said for words in GAVE_UP)
+                return Outcome.EXPIRED if gave_up else Outcome.BOUNCED
+            case _:  # *> is a delivery that -N suppressed
+                return None
+
+    def _rejection(self, found: dict[str, str], prefix: dict[str, str]) -> Event:
+        said = found.get("text")
+        temporary = "temporarily" in found or "busy" in found
+        answered = values(local_reply, said or "") or {"reply_code": "450" if temporary else "550"}
+        at_connect = "banned" in found or "busy" in found
+        return Event(
+            mta=PARSER.name,
+            outcome=Outcome.REJECTED,
+            code=code_of(answered, Outcome.REJECTED)[0],
+            time=self._stamps.seconds(prefix.get("stamp")),
+            host=prefix.get("host"),
+            queue_id=found.get("queue_id"),
+            recipient=found.get("recipient"),
+            sender=found.get("sender", found.get("mail")),
+            relay=found.get("relay"),
+            text=said,
+            stage=Stage.CONNECT if at_connect else STAGES.get(found["command"], Stage.DATA),
+        )
+
+
+_looks_like_an_outcome = exact(message_id + " " + flag + " ")
+
+
+def _recipients(target_text: str, top: str | None) -> tuple[str, str | None]:
+    """The address tried and, where it differs, the one it came from."""
+    if top is None:
+        return target_text, None
+    if "@" not in target_text or target_text[0] in "|/:>" or top.startswith('"'):
+        # A mailbox, file or pipe of that address; or the address itself, in quotes.
+        return top, None
+    return target_text, top
+
+
+PARSER = EximParser()

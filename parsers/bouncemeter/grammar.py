@@ -1,0 +1,170 @@
+"""pyparsing building blocks that the formats share: time stamps, the syslog prefix, addresses, codes, replies.
+
+White space is significant in logs, so every grammar built from these is closed by `exact`. All parts are
+anchored: a grammar reads a line from its left end, and the first free text that a stranger could have
+written ends the fields.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+import pyparsing as pp
+
+from bouncemeter.event import EnhancedCode, Outcome, undefined_code
+from bouncemeter.plugin import Clock
+
+__all__ = [
+    "Stamps",
+    "address",
+    "bracketed_address",
+    "code_of",
+    "enhanced_code",
+    "exact",
+    "exim_stamp",
+    "quoted_local_part",
+    "reply",
+    "rest",
+    "syslog_prefix",
+    "values",
+]
+
+
+def exact(grammar: pp.ParserElement) -> pp.ParserElement:
+    """A copy of a grammar that skips no white space of its own accord."""
+    return grammar.copy().leave_whitespace(recursive=True)
+
+
+def values(grammar: pp.ParserElement, line: str) -> dict[str, str] | None:
+    """The named values that a grammar finds in a line from its left end; None where it does not match."""
+    try:
+        return grammar.parse_string(line).as_dict()
+    except pp.ParseException:
+        return None
+
+
+rest = pp.Regex(r"(?s:.*)")
+"""Everything up to the end of the line."""
+
+# --- time stamps and the syslog prefix (RFC 3164, RFC 5424, RFC 3339) -----------------------------------------
+
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+
+bsd_stamp = pp.Regex(r"(?:" + "|".join(_MONTHS) + r") [ 0-9][0-9] [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?")
+"""`Nov  4 15:42:02`: no year, no zone."""
+
+iso_stamp = pp.Regex(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
+)
+"""RFC 3339, also with a space for the T and without a zone."""
+
+exim_stamp = pp.Regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?: [+-][0-9]{4})?")
+"""Exim's own: `2026-11-24 15:58:20.012 +0000`."""
+
+_host = pp.Regex(r"[^\s\[\]]{1,255}")
+_program = pp.Regex(r"[^\s\[\]:]{1,128}")
+_priority = pp.Regex(r"<[0-9]{1,3}>")
+_structured_data = pp.Regex(r'-|(?:\[(?:[^\]"\\]|\\.|"(?:[^"\\]|\\.)*+")*+\])++')
+
+_bsd_header = (
+    pp.Opt(_priority)
+    + (bsd_stamp | iso_stamp)("stamp")
+    + " "
+    + _host("host")
+    + pp.Regex(" +")
+    + _program("program")
+    + pp.Regex(r"(?:\[[0-9]+\])?: ?")
+)
+_rfc5424_header = (
+    _priority
+    + pp.Regex("[1-9] ")
+    + (iso_stamp("stamp") | "-")
+    + " "
+    + (pp.Literal("-") + pp.FollowedBy(" ") | _host("host"))
+    + " "
+    + _program("program")
+    + pp.Regex(r" [^\s]+ [^\s]+ ")
+    + _structured_data
+    + pp.Regex(r" ?\ufeff?")
+)
+_bare_header = _program("program") + pp.Regex(r"\[[0-9]+\]: ")
+
+syslog_prefix = _rfc5424_header | _bsd_header | _bare_header
+"""What syslog, Postfix's own log file or a container's standard output puts before the message:
+gives `stamp`, `host` (both may be missing) and `program`."""
+
+
+class Stamps:
+    """Turns time stamps into seconds since 1970 UTC.
+
+    A stamp without a zone is local time. One without a year is given the latest year in which it is not
+    after the clock (a day's grace for clocks that differ).
+    """
+
+    def __init__(self, clock: Clock = time.time) -> None:
+        self._clock = clock
+        self._hour = ""
+        self._start_of_hour = 0.0
+
+    def seconds(self, stamp: str | None) -> float | None:
+        """The time of a stamp; None for a missing stamp or one that is no time, such as 31 February."""
+        if not stamp:
+            return None
+        try:
+            return self._bsd(stamp) if stamp[0] > "9" else self._iso(stamp)
+        except (ValueError, OverflowError):
+            return None
+
+    def _bsd(self, stamp: str) -> float:
+        hour = stamp[:9]
+        if hour != self._hour:
+            self._start_of_hour = self._latest(_MONTHS.index(stamp[:3]) + 1, int(stamp[4:6]), int(stamp[7:9]))
+            self._hour = hour
+        return self._start_of_hour + int(stamp[10:12]) * 60 + float(stamp[13:])
+
+    def _latest(self, month: int, day: int, hour: int) -> float:
+        limit = self._clock() + 86400
+        year = datetime.fromtimestamp(limit).year
+        for candidate in range(year, year - 9, -1):  # nine years hold a 29 February, even around 1900
+            try:
+                found = datetime(candidate, month, day, hour).timestamp()
+            except ValueError:
+                continue
+            if found <= limit:
+                return found
+        raise ValueError("no such day")
+
+    @staticmethod
+    def _iso(stamp: str) -> float:
+        date, clock = stamp[:10], stamp[11:].replace(" ", "").replace(",", ".")
+        return datetime.fromisoformat(f"{date}T{clock}").timestamp()
+
+
+# --- addresses ------------------------------------------------------------------------------------------------
+
+quoted_local_part = r'"(?:[^"\\]|\\.)*+"'
+"""RFC 5321 Quoted-string, as a pattern."""
+
+bracketed_address = pp.Regex(rf"(?:{quoted_local_part}[^<>]*+|[^<>]*+)(?=>)")
+"""Whatever stands between angle brackets, in the quoted form brackets included."""
+
+address = pp.Regex(rf'{quoted_local_part}[^<>\s]*+(?=>)|[^<>"\s]*+(?=>)')
+"""An address of the usual form between angle brackets: no space, unless quoted."""
+
+# --- codes and replies ----------------------------------------------------------------------------------------
+
+enhanced_code = pp.Regex(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])")
+"""RFC 3463, section 2."""
+
+reply = pp.Regex(r"[245][0-9]{2}(?![0-9])")("reply_code") + pp.Opt(pp.Regex(r"[ -]") + enhanced_code("code"))
+"""The start of an SMTP reply: three digits, and the enhanced code if it follows at once (RFC 2034).
+A code that stands anywhere else is somebody's text."""
+
+
+def code_of(found: dict[str, str], outcome: Outcome) -> tuple[EnhancedCode, int | None]:
+    """The code and the reply code among a grammar's values."""
+    digits = found.get("reply_code")
+    reply_code = int(digits) if digits else None
+    text = found.get("code")
+    return (EnhancedCode.parse(text) if text else undefined_code(outcome, reply_code)), reply_code

@@ -1,0 +1,98 @@
+"""Log formats are plugins: what a parser must offer, how parsers are found, how a file's format is told.
+
+A parser is an object with the attributes of `Parser`, registered under the entry-point group
+`bouncemeter.parsers`. The built-in ones are registered in the same way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Protocol, runtime_checkable
+
+from bouncemeter.event import Entry
+
+__all__ = [
+    "GROUP",
+    "Clock",
+    "LineReader",
+    "Parser",
+    "ParserNotFoundError",
+    "UnparsedLineError",
+    "detect",
+    "parser",
+    "parsers",
+]
+
+GROUP = "bouncemeter.parsers"
+
+Clock = Callable[[], float]
+"""Gives the time (seconds since 1970 UTC) that no line read now can be later than. It supplies the year
+that RFC 3164 time stamps lack: the present time for a live log, the last change for an old file."""
+
+LineReader = Callable[[str], Sequence[Entry]]
+"""Reads one line, without its line end, and gives what it tells; nothing for a line of no interest.
+
+Raises `UnparsedLineError` for a line that should have been understood."""
+
+
+class UnparsedLineError(ValueError):
+    """A line has the look of something that matters, and could not be read."""
+
+
+class ParserNotFoundError(LookupError):
+    """There is no parser of that name."""
+
+
+@runtime_checkable
+class Parser(Protocol):
+    """A log format.
+
+    Attributes:
+        name: The value of the label `mta`: lower case, a word.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def recognises(self, line: str) -> bool:
+        """Whether a line is of this format. Called on a file's first lines, to detect its format."""
+        ...
+
+    def reader(self, clock: Clock = time.time) -> LineReader:
+        """A reader for one file, which may remember the file's header and open sessions, nothing else."""
+        ...
+
+
+@cache
+def parsers() -> dict[str, Parser]:
+    """All registered parsers by name. Two of one name: the built-in one wins, so that no plugin can take its place."""
+    found: dict[str, Parser] = {}
+    ordered = sorted(entry_points(group=GROUP), key=lambda entry: not entry.value.startswith("bouncemeter."))
+    for entry in ordered:
+        candidate = entry.load()
+        if not isinstance(candidate, Parser):
+            raise TypeError(f"the entry point {entry.name} = {entry.value} of group {GROUP} is not a parser")
+        found.setdefault(candidate.name, candidate)
+    return found
+
+
+def parser(name: str) -> Parser:
+    """The parser of a name.
+
+    Raises:
+        ParserNotFoundError: No such parser is installed.
+    """
+    try:
+        return parsers()[name]
+    except KeyError:
+        raise ParserNotFoundError(f"no log format {name!r}; installed: {', '.join(sorted(parsers()))}") from None
+
+
+def detect(lines: Sequence[str]) -> Parser | None:
+    """The parser that recognises most of some lines of a file; None if none recognises any."""
+    scores = {name: sum(map(each.recognises, lines)) for name, each in parsers().items()}
+    best = max(scores, key=scores.__getitem__, default=None)
+    return parsers()[best] if best is not None and scores[best] else None

@@ -1,0 +1,324 @@
+"""Postfix: syslog or `maillog_file`, every delivery agent, every instance name.
+
+Comes in: one line, such as
+
+    Nov 24 15:55:42 mta postfix/smtp[2904]: BD2052108B2: to=<full@dest.test>, relay=mx.dest.test[192.0.2.1]:25,
+    delay=0.02, delays=0/0.01/0/0.01, dsn=4.2.2, status=deferred (host mx.dest.test[192.0.2.1] said: 452 4.2.2 ...)
+
+Goes out: outcomes, rejections, and the steps of a message through the queue. What stands in the parentheses
+after `status=` was written by the other server: it is read for the reply's code, and for nothing else.
+Source: Postfix's log_adhoc(3), bounce(8), qmgr(8), smtpd(8), cleanup(8), postscreen(8).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import pyparsing as pp
+
+from bouncemeter.event import EnhancedCode, Entry, Event, Outcome, Stage, Step, StepKind
+from bouncemeter.grammar import (
+    Stamps,
+    address,
+    bracketed_address,
+    code_of,
+    enhanced_code,
+    exact,
+    quoted_local_part,
+    reply,
+    rest,
+    syslog_prefix,
+    values,
+)
+from bouncemeter.plugin import Clock, LineReader, UnparsedLineError
+
+__all__ = ["PARSER", "PostfixParser"]
+
+# --- the words of the log -------------------------------------------------------------------------------------
+
+queue_id = pp.Regex(r"[0-9A-F]{5,20}(?=:)|[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{10,24}(?=:)")
+"""Short: hexadecimal of microseconds and inode. Long: base 52, no vowels (enable_long_queue_ids)."""
+
+number = pp.Regex(r"[0-9]+(?:\.[0-9]+)?")
+
+# With info_log_address_format = internal (the only form before Postfix 3.5) odd addresses stand unquoted.
+recipient = address | pp.Regex(r".*?(?=>, (?:orig_to=<|relay=))")
+sender = address | pp.Regex(r".*?(?=>, (?:size=|status=))")
+
+relay = pp.Regex(r"[^,\s\[]*+(?:\[[^\]]*+\])?+(?::[0-9]+)?+(?=, )")
+"""`none`, `local`, `mx.dest.test[192.0.2.1]:25`, `mail[private/dovecot-lmtp]`, an IPv6 address in brackets."""
+
+client = pp.Regex(r"[^\s\[]*+\[[^\]]*+\](?::[0-9]+)?+")
+"""`unknown[192.0.2.1]`; postscreen writes `[192.0.2.1]:41000`."""
+
+other_field = pp.Regex(r"(?!(?:delays?|dsn|status)=)[a-z][a-z_]*+=[^,\s(]*+, ")
+
+text = rest("text")
+
+# --- the other server's words, after the last field -------------------------------------------------------------
+
+said = (
+    pp.Opt("delivery temporarily suspended: ")
+    + "host "
+    + client
+    + (pp.Literal(" said: ") | " refused to talk to me: ")
+    + reply
+)
+"""`host mx.dest.test[192.0.2.1] said: 550 5.1.1 ...`."""
+
+remote_reply = exact(said | reply)
+
+taken_over = exact(pp.Regex(r"(?s:.*)\b(?:queued|forwarded) as ") + pp.Regex("[0-9A-Za-z]{5,24}(?=\\)?$)")("passed_to"))
+"""`250 2.0.0 Ok: queued as 4X1`: the next server's name for the message."""
+
+# --- the forms of a message under a queue ID -----------------------------------------------------------------------
+
+delivery = (
+    "to=<"
+    + recipient("recipient")
+    + ">, "
+    + pp.Opt("orig_to=<" + recipient("original_recipient") + ">, ")
+    + "relay="
+    + relay("relay")
+    + ", "
+    + pp.ZeroOrMore(other_field)
+    + pp.Opt("delay=" + number("delay") + ", ")
+    + pp.ZeroOrMore(other_field)
+    + pp.Opt(pp.Regex(r"delays=[0-9./]*+, "))
+    + pp.ZeroOrMore(other_field)
+    + pp.Opt("dsn=" + enhanced_code("dsn") + ", ")
+    + "status="
+    + pp.Word(pp.alphas)("status")
+    + pp.Opt(" (" + text)
+)
+
+queued = "from=<" + sender("sender") + ">, size=" + number("size")
+
+expiry = "from=<" + sender("sender") + ">, status=" + pp.Regex(r"(?:force-)?+expired")("expired") + ", " + text
+
+arrival = "client=" + client("peer") + pp.Opt(", orig_queue_id=" + pp.Word(pp.alphanums)("related"))
+
+submission = pp.Regex(r"uid=[0-9]+")("uid") + " from=<"
+
+notification = (
+    pp.Regex(r"(?:sender|postmaster) (?:non-delivery|delay|delivery status)")("notification")
+    + " notification: "
+    + pp.Word(pp.alphanums)("related")
+)
+
+removal = pp.Literal("removed")("removed") + pp.StringEnd()
+
+station = exact(
+    queue_id("queue_id") + ": " + (delivery | queued | expiry | arrival | submission | notification | removal)
+)
+
+# --- rejections: who was refused, our reply, why, the envelope --------------------------------------------------
+
+envelope = (
+    "; from=<" + bracketed_address("sender") + ">" + pp.Opt(pp.Regex(",? to=<") + bracketed_address("recipient") + ">")
+)
+
+# The offending name or address comes first, in brackets, and may itself imitate an envelope.
+offender = pp.Regex(rf'<(?:{quoted_local_part}[^<>]*+|[^<>"]*+)>: ')
+why = pp.Combine(pp.Opt(offender) + pp.Regex(r"(?s:.)*?(?=; (?:from=<|proto=)|$)"))
+
+smtpd_rejection = (
+    pp.Regex(r"(?:proxy-|milter-)?reject: ")
+    + pp.Word(pp.alphas.upper() + "-")("stage")
+    + pp.Opt(" from " + client("relay"))
+    + ": "
+    + pp.Opt((reply | enhanced_code("code")) + " ")
+    + why("text")
+    + pp.Opt(envelope)
+)
+
+# A header or body line is the sender's own text and ends in an envelope; our verdict is what follows the last one.
+content_rejection = (
+    pp.Regex(r"reject: (?:header|mime-header|nested-header|body|content)")("content")
+    + pp.Regex(r" (?s:.)*(?<=: )(?=[45]\.[0-9]{1,3}\.[0-9]{1,3} )")
+    + enhanced_code("code")
+    + " "
+    + text
+)
+
+rejection = exact((pp.Literal("NOQUEUE") | queue_id("queue_id")) + ": " + (content_rejection | smtpd_rejection))
+bare_rejection = exact(smtpd_rejection)
+
+# --- a whole line -------------------------------------------------------------------------------------------------
+
+header = exact(syslog_prefix + rest("message"))
+
+# --- from words to facts ------------------------------------------------------------------------------------------
+
+OUTCOMES = {
+    "sent": Outcome.DELIVERED,
+    "deferred": Outcome.DEFERRED,
+    "SOFTBOUNCE": Outcome.DEFERRED,
+    "bounced": Outcome.BOUNCED,
+}
+PROBES = frozenset({"deliverable", "undeliverable"})
+"""The words after `status=`. Address probes are not mail."""
+
+STAGES = {
+    "CONNECT": Stage.CONNECT,
+    "HELO": Stage.HELO,
+    "EHLO": Stage.HELO,
+    "STARTTLS": Stage.HELO,
+    "AUTH": Stage.HELO,
+    "ETRN": Stage.HELO,
+    "MAIL": Stage.MAIL,
+    "RCPT": Stage.RCPT,
+    "VRFY": Stage.RCPT,
+}
+"""The command that was refused; all others come at or after DATA."""
+
+_AGENTS = """
+    anvil bounce cleanup defer discard dnsblog error flush lmtp local master oqmgr pickup pipe postdrop postlog
+    postlogd postmap postfix-script postqueue postscreen postsuper proxymap qmgr qmqpd retry scache sendmail showq
+    smtp smtpd spawn tlsmgr tlsproxy trace trivial-rewrite verify virtual
+"""
+AGENTS = frozenset(_AGENTS.split())
+"""The programs of Postfix, as they name themselves in the log."""
+
+MARKS = (": to=<", ": from=<", ": client=", ": uid=", ": removed", "reject: ", " notification: ")
+"""What a line must hold to be of interest: a cheap test before any grammar is tried."""
+
+
+class PostfixParser:
+    """Postfix's log; see `bouncemeter.plugin.Parser`."""
+
+    name = "postfix"
+
+    def recognises(self, line: str) -> bool:
+        """A line of any Postfix program: `postfix/smtp`, `postfix-out/qmgr`, `mx1/relay/smtp`."""
+        found = values(header, line)
+        return found is not None and _is_postfix(found["program"])
+
+    def reader(self, clock: Clock = time.time) -> LineReader:
+        """A reader for one file. `clock` supplies the year that syslog leaves out."""
+        return _Reader(Stamps(clock)).read
+
+
+def _is_postfix(program: str) -> bool:
+    instance, slash, agent = program.rpartition("/")
+    return bool(instance and slash and agent in AGENTS)
+
+
+class _Reader:
+    def __init__(self, stamps: Stamps) -> None:
+        self._stamps = stamps
+
+    def read(self, line: str) -> Sequence[Entry]:
+        if not any(mark in line for mark in MARKS):
+            return ()
+        prefix = values(header, line)
+        if prefix is None:
+            if ": to=<" in line and " status=" in line:
+                raise UnparsedLineError("there is no program name before the message")
+            return ()
+        if not _is_postfix(prefix["program"]):
+            return ()
+        message = prefix["message"]
+        found = values(station, message)
+        if found is not None:
+            return self._station(found, prefix)
+        found = values(rejection, message) or values(bare_rejection, message)
+        if found is not None:
+            return (self._rejection(found, prefix),)
+        verb = message.partition(": ")[2]
+        if verb.startswith(("to=<", "reject: ", "milter-reject: ", "proxy-reject: ")):
+            raise UnparsedLineError("an outcome of an unknown form")
+        return ()
+
+    def _station(self, found: dict[str, str], prefix: dict[str, str]) -> Sequence[Entry]:
+        if "status" in found:
+            return self._delivery(found, prefix)
+        if "expired" in found:
+            return (
+                Event(
+                    mta=PARSER.name,
+                    outcome=Outcome.EXPIRED,
+                    code=EnhancedCode(4, 4, 7),
+                    time=self._stamps.seconds(prefix.get("stamp")),
+                    host=prefix.get("host"),
+                    queue_id=found["queue_id"],
+                    sender=found["sender"],
+                    text=found["text"],
+                ),
+            )
+        for mark, what in _STEPS.items():
+            if mark in found:
+                return (
+                    Step(
+                        what=what,
+                        mta=PARSER.name,
+                        queue_id=found["queue_id"],
+                        time=self._stamps.seconds(prefix.get("stamp")),
+                        host=prefix.get("host"),
+                        sender=found.get("sender"),
+                        peer=found.get("peer"),
+                        related=found.get("related"),
+                    ),
+                )
+        raise AssertionError(f"a form without a step: {found}")
+
+    def _delivery(self, found: dict[str, str], prefix: dict[str, str]) -> Sequence[Entry]:
+        status = found["status"]
+        if status in PROBES:
+            return ()
+        if status not in OUTCOMES:
+            raise UnparsedLineError(f"status={status} is not an outcome known of Postfix")
+        outcome = OUTCOMES[status]
+        said = found.get("text", "").removesuffix(")")
+        answered = values(remote_reply, said) or {}
+        if "dsn" in found:
+            answered["code"] = found["dsn"]
+        code, reply_code = code_of(answered, outcome)
+        taken = (values(taken_over, said) or {}) if outcome is Outcome.DELIVERED else {}
+        return (
+            Event(
+                mta=PARSER.name,
+                outcome=outcome,
+                code=code,
+                time=self._stamps.seconds(prefix.get("stamp")),
+                host=prefix.get("host"),
+                reply_code=reply_code,
+                queue_id=found["queue_id"],
+                passed_to=taken.get("passed_to"),
+                recipient=found["recipient"],
+                original_recipient=found.get("original_recipient"),
+                relay=found["relay"],
+                delay=float(found["delay"]) if "delay" in found else None,
+                text=said,
+            ),
+        )
+
+    def _rejection(self, found: dict[str, str], prefix: dict[str, str]) -> Event:
+        code, reply_code = code_of(found, Outcome.REJECTED)
+        return Event(
+            mta=PARSER.name,
+            outcome=Outcome.REJECTED,
+            code=code,
+            time=self._stamps.seconds(prefix.get("stamp")),
+            host=prefix.get("host"),
+            reply_code=reply_code,
+            queue_id=found.get("queue_id"),
+            recipient=found.get("recipient"),
+            sender=found.get("sender"),
+            relay=found.get("relay"),
+            text=found["text"],
+            stage=STAGES.get(found.get("stage", ""), Stage.DATA),
+        )
+
+
+_STEPS = {
+    "size": StepKind.QUEUED,
+    "peer": StepKind.ARRIVED,
+    "uid": StepKind.ARRIVED,
+    "notification": StepKind.NOTIFIED,
+    "removed": StepKind.REMOVED,
+}
+"""The value that tells a form, and the step that it is."""
+
+PARSER = PostfixParser()

@@ -1,0 +1,151 @@
+"""A private Exim beside Postfix: Debian's two packages exclude each other, so Exim's is only unpacked.
+
+`EXIM_ROOT` (default `/opt/bouncemeter-exim`) is the directory that `tests/servers/install` unpacked it to.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import smtplib
+import subprocess
+import time
+from pathlib import Path
+
+from .net import free_port, wait_for
+
+BINARY = Path(os.environ.get("EXIM_ROOT", "/opt/bouncemeter-exim")) / "usr/sbin/exim4"
+
+CONFIG = """\
+exim_path = {binary}
+spool_directory = {base}/spool
+log_file_path = {base}/%slog
+exim_user = Debian-exim
+exim_group = Debian-exim
+primary_hostname = mta.test
+local_interfaces = 127.0.0.1
+daemon_smtp_ports = {port}
+tls_advertise_hosts =
+host_lookup =
+rfc1413_hosts =
+smtp_accept_max = 200
+smtp_accept_queue_per_connection = 1000
+queue_run_max = 20
+remote_max_parallel = 10
+never_users =
+keep_environment =
+queue_only
+acl_smtp_rcpt = check_rcpt
+{settings}
+
+begin acl
+check_rcpt:
+  deny  message = no such user here
+        local_parts = refused
+  defer message = try again later
+        local_parts = tempfail
+  accept
+
+begin routers
+alias:
+  driver = redirect
+  domains = alias.test
+  data = ${{lookup{{$local_part}}lsearch{{{base}/aliases}}}}
+blackhole:
+  driver = redirect
+  domains = hole.test
+  data = :blackhole:
+nowhere:
+  driver = redirect
+  domains = nowhere.test
+  allow_fail
+  data = :fail: no such road
+relay:
+  driver = manualroute
+  domains = !closed.test
+  route_list = * "127.0.0.1" byname
+  self = send
+  transport = relay
+closed:
+  driver = manualroute
+  domains = closed.test
+  route_list = * "127.0.0.2" byname
+  self = send
+  transport = closed
+
+begin transports
+relay:
+  driver = smtp
+  port = {relay}
+  hosts_try_fastopen =
+  allow_localhost
+closed:
+  driver = smtp
+  port = 1
+  allow_localhost
+
+begin retry
+expire.test * F,1s,1s
+* * F,1h,1s
+"""
+
+
+class Exim:
+    """One Exim instance that relays all mail to `relay` on loopback.
+
+    Domains with a meaning: `alias.test` (the file `aliases`), `hole.test`, `nowhere.test` (no route),
+    `closed.test` (connection refused), `expire.test` (gives up after a second).
+
+    Args:
+        base: An empty directory that other users may enter.
+        relay: The port of the next hop.
+        settings: Further lines of the main section, `log_selector` for one.
+    """
+
+    def __init__(self, base: Path, relay: int, settings: str = "") -> None:
+        self.base, self.port = base, free_port()
+        self.config, self.log = base / "exim.conf", base / "mainlog"
+        for directory in (base, base / "spool"):
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(0o755)
+            shutil.chown(directory, "Debian-exim", "Debian-exim")
+        self.config.write_text(CONFIG.format(base=base, port=self.port, relay=relay, binary=BINARY, settings=settings))
+        (base / "aliases").write_text("two: ok-901@dest.test, unknown-902@dest.test\n")
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    def command(self, *words: str, check: bool = True) -> str:
+        """Run exim on this instance and return what it printed."""
+        command = [str(BINARY), "-C", str(self.config), *words]
+        return subprocess.run(command, check=check, capture_output=True, text=True, timeout=120).stdout
+
+    def __enter__(self) -> Exim:
+        self._daemon = subprocess.Popen([str(BINARY), "-C", str(self.config), "-bdf", "-oX", f"127.0.0.1.{self.port}"])
+        wait_for(self.port)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._daemon is not None:
+            self._daemon.terminate()
+            self._daemon.wait(timeout=30)
+
+    def send(self, sender: str, recipients: list[str], body: str = "Subject: test\n\nHello.\n") -> None:
+        """Submit one message by SMTP."""
+        with smtplib.SMTP("127.0.0.1", self.port, local_hostname="client.test", timeout=30) as client:
+            client.sendmail(sender, recipients, body)
+
+    def queued(self) -> int:
+        """Messages in the queue."""
+        return int(self.command("-bpc"))
+
+    def drain(self, left: int = 0, seconds: float = 60, *, force: bool = True) -> None:
+        """Run the queue until at most `left` messages are in it.
+
+        Args:
+            force: Try also what is not due (`-qff`); without it Exim's retry times hold.
+        """
+        end = time.monotonic() + seconds
+        while self.queued() > left:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.queued()} messages still queued; the log is {self.log}")
+            self.command("-qff" if force else "-q")
+            time.sleep(0.2)
