@@ -102,7 +102,8 @@ class Counters:
         """Count an entry of a log and the facts that the ledger drew from it."""
         if not isinstance(entry, Event):
             return
-        code_class, code = label(entry.code)
+        # An expiry has the code of the last deferral, which the ledger knows.
+        code_class, code = label(facts[0].event.code if facts else entry.code)
         if entry.time is not None:
             self.last_event[entry.mta] = max(entry.time, self.last_event.get(entry.mta, 0.0))
         if entry.outcome is Outcome.REJECTED:

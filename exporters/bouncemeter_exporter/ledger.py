@@ -230,10 +230,10 @@ class Ledger:
         message.ended.add(key)
         provider = provider_of(event.relay, event.recipient)
         if event.outcome is Outcome.EXPIRED and before:
-            event.code, provider = before.code, before.provider
+            event, provider = replace(event, code=before.code), before.provider
         delay = event.delay
         if delay is None and message.arrived is not None and event.time is not None:
-            delay = max(0.0, event.time - message.arrived)
+            delay = round(max(0.0, event.time - message.arrived), 3)
         return Fact(FactKind.ENDED, event, event.outcome, provider, delay)
 
     def _end_all(self, event: Event, message: _Message) -> list[Fact]:

@@ -64,7 +64,7 @@ class Report:
             return
         self.attempts[entry.outcome] += 1
         if entry.outcome is not Outcome.DELIVERED:
-            self._row(entry.code).attempts += 1
+            self._row(facts[0].event.code if facts else entry.code).attempts += 1
         for fact in facts:
             self._fact(fact)
 

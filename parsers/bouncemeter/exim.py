@@ -136,7 +136,7 @@ remote_reply = exact(
         pp.Regex(r"(?:SMTP|LMTP) error (?:from remote mail(?:er| server) )?after ")
         + smtp_command
         + ": "
-        + pp.Opt(pp.Regex(r"host [^\s\[]*+ ?\[[^\]]*+\]: "))
+        + pp.Opt("host " + host_name("relay") + ": ")
     )
     + reply
 )
@@ -253,7 +253,8 @@ class _Reader:
         outcome = self._outcome_of(found, said or "")
         if outcome is None:
             return ()
-        code, reply_code = code_of(values(remote_reply, said or "") or {}, outcome)
+        answered = values(remote_reply, said or "") or {}
+        code, reply_code = code_of(answered, outcome)
         recipient, original = _recipients(found["target"], found.get("top"))
         taker = found["target"] if found["target"][0] in "|/" else None
         delay = found.get("queue_time")
@@ -271,7 +272,7 @@ class _Reader:
                 recipient=recipient,
                 original_recipient=original,
                 sender=found.get("sender"),
-                relay=found.get("relay", taker),
+                relay=found.get("relay", answered.get("relay", taker)),
                 delay=_seconds(delay) if delay else None,
                 text=said,
             ),

@@ -65,16 +65,19 @@ exim_stamp = pp.Regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:
 _host = pp.Regex(r"[^\s\[\]]{1,255}")
 _program = pp.Regex(r"[^\s\[\]:]{1,128}")
 _priority = pp.Regex(r"<[0-9]{1,3}>")
+_facility = pp.Regex(r"<[a-z0-9]+\.[a-z]+> ")  # FreeBSD's syslogd -v
+_solaris_id = pp.Regex(r"\[ID [0-9]+ [a-z0-9]+\.[a-z]+\] ")
 _structured_data = pp.Regex(r'-|(?:\[(?:[^\]"\\]|\\.|"(?:[^"\\]|\\.)*+")*+\])++')
 
 _bsd_header = (
     pp.Opt(_priority)
     + (bsd_stamp | iso_stamp)("stamp")
     + " "
-    + _host("host")
-    + pp.Regex(" +")
+    + pp.Opt(_facility)
+    + pp.Opt(_host("host") + pp.Regex(" +"))
     + _program("program")
     + pp.Regex(r"(?:\[[0-9]+\])?: ?")
+    + pp.Opt(_solaris_id)
 )
 _rfc5424_header = (
     _priority

@@ -295,6 +295,9 @@ class _Reader:
         )
 
     def _rejection(self, found: dict[str, str], prefix: dict[str, str]) -> Event:
+        stage = STAGES.get(found.get("stage", ""), Stage.DATA)
+        if stage is Stage.CONNECT and "code" not in found:
+            found.setdefault("reply_code", "421")  # postscreen(8) turns clients away so, and does not log the reply
         code, reply_code = code_of(found, Outcome.REJECTED)
         return Event(
             mta=PARSER.name,
@@ -308,7 +311,7 @@ class _Reader:
             sender=found.get("sender"),
             relay=found.get("relay"),
             text=found["text"],
-            stage=STAGES.get(found.get("stage", ""), Stage.DATA),
+            stage=stage,
         )
 
 

@@ -134,9 +134,7 @@ class FateServer:
     def __init__(self) -> None:
         self.truth = Truth()
         self.port = free_port()
-        self._controller = Controller(
-            _Handler(self.truth), hostname="127.0.0.1", port=self.port, server_kwargs={"enable_SMTPUTF8": True}
-        )
+        self._controller = Controller(_Handler(self.truth), hostname="127.0.0.1", port=self.port, enable_SMTPUTF8=True)
 
     def __enter__(self) -> FateServer:
         self._controller.start()

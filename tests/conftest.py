@@ -1,0 +1,79 @@
+"""Shared by all tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LOGS = Path(__file__).parent / "logs"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs without a zone are of local time: let that be UTC."""
+    import time
+
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+
+
+@pytest.fixture
+def bouncemeter() -> Run:
+    """Runs the command as a user would, in a process of its own."""
+
+    def run(*words: str | Path, stdin: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "bouncemeter_exporter", *map(str, words)],
+            input=stdin,
+            capture_output=True,
+            timeout=300,
+            env={**os.environ, "TZ": "UTC", "NO_COLOR": "1"},
+        )
+        out, err = done.stdout.decode(), done.stderr.decode()
+        assert "Traceback" not in err, err
+        if check:
+            assert done.returncode == 0, err
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+    return run
+
+
+@pytest.fixture
+def parse(bouncemeter: Run) -> Callable[..., list[dict[str, Any]]]:
+    """The records that `bouncemeter parse` prints for a log."""
+
+    def run(*words: str | Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in bouncemeter("parse", *words).stdout.splitlines()]
+
+    return run
+
+
+@pytest.fixture
+def report(bouncemeter: Run) -> Callable[..., dict[str, Any]]:
+    """The object that `bouncemeter report --format json` prints for a log."""
+
+    def run(*words: str | Path) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(bouncemeter("report", "--format", "json", *words).stdout)
+        return found
+
+    return run
+
+
+@pytest.fixture
+def server_dir() -> Iterator[Path]:
+    """An empty directory that the servers' own users may enter (pytest's is closed to them)."""
+    base = Path(tempfile.mkdtemp(prefix="bouncemeter-"))
+    base.chmod(0o755)
+    yield base
+    shutil.rmtree(base, ignore_errors=True)

@@ -1,0 +1,60 @@
+"""Every fixture log gives exactly the records in the `.jsonl`, and the metrics in the `.prom`, beside it.
+
+After a change that is meant, `make golden` writes them anew; the difference is for a person to read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from bouncemeter.event import Event
+from bouncemeter_exporter.counters import Counters
+from bouncemeter_exporter.ledger import Ledger
+from bouncemeter_exporter.prometheus import MailCollector
+from bouncemeter_exporter.reading import LogReader
+from bouncemeter_exporter.records import record
+from bouncemeter_exporter.sources.text import open_log, read_lines
+from prometheus_client import CollectorRegistry, generate_latest
+
+from .conftest import LOGS
+
+WRITE = bool(os.environ.get("WRITE_GOLDEN"))
+CLOCK = 1_795_600_000.0  # 25 November 2026: the year of stamps without one
+
+FIXTURES = sorted(path for path in LOGS.glob("*/*") if path.suffix.lower() == ".log")
+
+
+def check(path: Path, found: str) -> None:
+    """Compare with a golden file, or write it."""
+    if WRITE:
+        path.write_text(found)
+    assert found == path.read_text()
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_fixture_log_is_read_as_its_golden_files_say(path: Path) -> None:
+    log, ledger, counters = LogReader(path.name, clock=lambda: CLOCK), Ledger(), Counters()
+    counters.announce(path.parent.name)
+    records = []
+    with open_log(path) as stream:
+        for lines, _ in read_lines(stream, path.name):
+            for entry in log.take(lines):
+                counters.take(entry, ledger.take(entry))
+                if isinstance(entry, Event):
+                    records.append(json.dumps(record(entry)))
+    assert log.end() == []
+    assert log.parser is not None
+    assert log.parser.name == path.parent.name
+    check(path.with_suffix(".jsonl"), "\n".join(records) + "\n")
+    registry = CollectorRegistry()
+    registry.register(MailCollector(counters, ledger, [], threading.Lock()))
+    page = generate_latest(registry).decode()
+    changing = ("mail_deferred_oldest_seconds", "bouncemeter_build_info")
+    check(
+        path.with_suffix(".prom"),
+        "".join(each for each in page.splitlines(keepends=True) if changing[0] not in each and changing[1] not in each),
+    )
