@@ -37,6 +37,7 @@ def bouncemeter() -> Run:
             [sys.executable, "-m", "bouncemeter_exporter", *map(str, words)],
             input=stdin,
             capture_output=True,
+            check=False,
             timeout=300,
             env={**os.environ, "TZ": "UTC", "NO_COLOR": "1"},
         )

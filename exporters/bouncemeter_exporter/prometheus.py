@@ -20,7 +20,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
-from prometheus_client.utils import floatToGoString
 
 from bouncemeter_exporter.counters import DELAY_BUCKETS, Counter, Counters, Delays, Example
 from bouncemeter_exporter.ledger import Ledger
@@ -171,7 +170,7 @@ def _delay_family(delays: Mapping[tuple[str, ...], Delays]) -> HistogramMetricFa
         "Seconds from acceptance to the recipient's end.",
         labels=("mta", "outcome"),
     )
-    bounds = [*(floatToGoString(bound) for bound in DELAY_BUCKETS), "+Inf"]
+    bounds = [*(f"{bound:.1f}" for bound in DELAY_BUCKETS), "+Inf"]
     for labels, each in delays.items():
         below = 0
         buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []

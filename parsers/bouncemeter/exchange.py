@@ -169,8 +169,9 @@ class _Reader:
         if event == "SEND" and _is_internal(found):
             yield from self._steps(found, StepKind.PASSED_ON)
             return
-        given = statuses.parse_string(found.get("recipient-status", "")).as_list()
         names = recipients.parse_string(found.get("recipient-address", "")).as_list()
+        whole = found.get("recipient-status", "")
+        given = [whole] if len(names) < 2 else statuses.parse_string(whole).as_list()
         for position, recipient in enumerate(names or [None]):
             said = given[min(position, len(given) - 1)] if given else ""
             yield self._tracked_outcome(found, outcome, recipient, said)

@@ -50,12 +50,13 @@ header = exact((own_start | syslog_prefix + pp.Opt(long_line_part) + pp.Opt(own_
 
 # A local part that needs quotes is written without them, in lower case, and the quoted form follows:
 # `a b@dest.test <"A b"@dest.test>`. That the two agree shows that neither is somebody's text.
+# A local part has 64 characters at most (RFC 5321); by then nobody else has had the word in the line.
 unquoted = pp.Regex(
-    r'(?=[^\n]{1,64}? <"(?P<local_part>[^"\\\n]{1,64})"@(?P<domain>[^\s<>]{1,255})>)(?i:(?P=local_part)@(?P=domain))'
+    r'(?=[^\n]{1,320}? <"(?P<local_part>[^"\\\n]{1,64})"@(?P<domain>[^\s<>]{1,255})>)(?i:(?P=local_part)@(?P=domain))'
     r'(?= <")'
 )
-# One with a quote or backslash in it: taken up to the quoted form.
-escaped = pp.Regex(r'(?=[^\n]{1,64}? <"[^"\n]{0,64}\\)[^\n]{1,320}?(?= <")')
+# One with a quote or backslash in it: the two agree up to there.
+escaped = pp.Regex(r'(?P<head>[^"\\\n]{0,64})(?=["\\])[^\n]{1,320}?(?= <"(?i:(?P=head))\\)')
 quoted = pp.Regex(rf"{quoted_local_part}@[^\s<>:]++(?= [<(]|:| [A-Z]| (?:routing )?+defer |$)")
 plain = pp.Regex(r'(?![|/])(?:[^\s<>":]|:(?=[^\s]))++(?= [<(]|:| [A-Z][A-Za-z0-9]*+[= ]| (?:routing )?+defer | :|$)')
 blackhole = pp.Literal(":blackhole:")

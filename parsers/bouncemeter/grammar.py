@@ -32,8 +32,8 @@ __all__ = [
 
 
 def exact(grammar: pp.ParserElement) -> pp.ParserElement:
-    """A copy of a grammar that skips no white space of its own accord."""
-    return grammar.copy().leave_whitespace(recursive=True)
+    """A copy of a grammar that takes white space as it is: it skips none and expands no tabs."""
+    return grammar.copy().leave_whitespace(recursive=True).parse_with_tabs()
 
 
 def values(grammar: pp.ParserElement, line: str) -> dict[str, str] | None:

@@ -1,0 +1,91 @@
+"""The exporter as users run it: a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from .net import free_port
+
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
+
+
+class Exporter:
+    """`bouncemeter serve` on a free port, for use in a `with`; leaving it sends SIGTERM and expects exit code 0."""
+
+    def __init__(self, *words: str | Path, stdin: int | None = subprocess.DEVNULL) -> None:
+        self.port = free_port()
+        self.words = [*map(str, words), "--web.listen-address", f"127.0.0.1:{self.port}"]
+        self.stdin = stdin
+        self.said: list[str] = []
+
+    def __enter__(self) -> Exporter:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bouncemeter_exporter", "serve", *self.words],
+            stdin=self.stdin,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "TZ": "UTC"},
+        )
+        self._listener = threading.Thread(target=self._listen)
+        self._listener.start()
+        end = time.monotonic() + 20
+        while self.status("/-/ready") != 200:
+            if time.monotonic() > end or self.process.poll() is not None:
+                raise TimeoutError(f"not ready: {self.said}")
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout=20)
+        self._listener.join(timeout=5)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        assert code == 0, self.said
+        assert not any("Traceback" in line for line in self.said), self.said
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        self.said += (line.decode().rstrip() for line in self.process.stderr)
+
+    def status(self, path: str) -> int:
+        """The HTTP status of a path; 0 if nothing answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+        except OSError:
+            return 0
+
+    def page(self, path: str = "/metrics", accept: str = "") -> str:
+        """A page's text."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers={"Accept": accept})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def value(self, series: str) -> float | None:
+        """The value of a series on the metrics page."""
+        for line in self.page().splitlines():
+            name, _, value = line.rpartition(" ")
+            if name == series:
+                return float(value)
+        return None
+
+    def wait_for_value(self, series: str, wanted: float, seconds: float = 15) -> None:
+        """Wait until a series has a value."""
+        end = time.monotonic() + seconds
+        while (value := self.value(series)) != wanted:
+            if time.monotonic() > end:
+                raise AssertionError(f"{series} is {value}, not {wanted}")
+            time.sleep(0.1)

@@ -1,0 +1,70 @@
+"""A private Prometheus that scrapes one exporter, and the questions to ask it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from .net import free_port, wait_for
+
+CONFIG = """\
+global:
+  scrape_interval: 1s
+  scrape_timeout: 1s
+scrape_configs:
+  - job_name: bouncemeter
+    static_configs:
+      - targets: ["127.0.0.1:{target}"]
+"""
+
+
+class Prometheus:
+    """Scrapes the exporter on a port every second, for use in a `with`."""
+
+    def __init__(self, base: Path, target: int) -> None:
+        self.base, self.port = base, free_port()
+        (base / "prometheus.yml").write_text(CONFIG.format(target=target))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Prometheus:
+        self._process = subprocess.Popen(
+            [
+                "prometheus",
+                f"--config.file={self.base}/prometheus.yml",
+                f"--storage.tsdb.path={self.base}/data",
+                f"--web.listen-address=127.0.0.1:{self.port}",
+                "--enable-feature=exemplar-storage",
+                "--log.level=error",
+            ]
+        )
+        wait_for(self.port)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(timeout=30)
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """The data that an API path answers."""
+        query = urllib.parse.urlencode(parameters)
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}?{query}", timeout=10) as answer:
+            return json.load(answer)["data"]
+
+    def value(self, query: str) -> float | None:
+        """The value of a query that gives one series; None if it gives none."""
+        result = self.ask("query", query=query)["result"]
+        return float(result[0]["value"][1]) if result else None
+
+    def wait_for_value(self, query: str, wanted: float, seconds: float = 30) -> None:
+        """Wait until a query has a value."""
+        end = time.monotonic() + seconds
+        while (value := self.value(query)) != wanted:
+            if time.monotonic() > end:
+                raise AssertionError(f"{query} is {value}, not {wanted}")
+            time.sleep(0.2)
