@@ -14,7 +14,7 @@ from bouncemeter.postfix import PARSER as POSTFIX
 from hypothesis import given
 from hypothesis import strategies as st
 
-PARSERS = [POSTFIX, EXIM, EXCHANGE]
+PARSERS: list[Parser] = [POSTFIX, EXIM, EXCHANGE]
 
 # Pieces that look like fields of a log, so that random text is likely to imitate them.
 PIECES = st.sampled_from(

@@ -150,7 +150,7 @@ def test_a_wrong_configuration_is_answered_by_one_sentence(
     assert sentence in done.stderr
 
 
-def test_promtool_finds_nothing_to_say(tmp_path: Path) -> None:
+def test_promtool_finds_nothing_to_say() -> None:
     need("prometheus")
     with Exporter("--from-start", *(LOGS / name for name in ("postfix", "exim", "exchange"))) as exporter:
         page = exporter.page()

@@ -19,6 +19,7 @@ from bouncemeter import __version__
 
 if TYPE_CHECKING:
     from bouncemeter.event import Entry
+    from bouncemeter.plugin import Parser
 
     from bouncemeter_exporter.reading import LogReader
     from bouncemeter_exporter.terminal import Advance
@@ -76,40 +77,46 @@ def _common(
 
 
 def _read(arguments: list[str], format_of: str | None, task: str) -> Iterator[tuple[LogReader, list[Entry]]]:
-    """The entries of logs, file by file, with the reader that tells of their lines."""
+    """The entries of logs, oldest log first, with the reader that tells of their lines."""
     from bouncemeter.plugin import ParserNotFoundError, parser
 
+    from bouncemeter_exporter.reading import UnknownFormatError, oldest_first
     from bouncemeter_exporter.sources.follow import files_of
     from bouncemeter_exporter.sources.text import STDIN, SourceError
     from bouncemeter_exporter.terminal import progress
 
     try:
         chosen = parser(format_of) if format_of else None
-        paths: list[Path | None] = []
-        for argument in arguments:
-            paths += [None] if argument == STDIN else files_of(argument, compressed=True)
+        named = {argument: files_of(argument, compressed=True) for argument in arguments if argument != STDIN}
+        paths: list[Path | None] = list(
+            oldest_first(list({path for found in named.values() for path in found}), chosen)
+        )
+        paths += [None] * (STDIN in arguments)
         if not paths:
             _fail(f"there is no log in {', '.join(arguments)}")
         with progress(sum(path.stat().st_size for path in paths if path), task) as advance:
             for path in paths:
-                yield from _read_one(path, chosen, advance)
+                try:
+                    yield from _read_one(path, chosen, advance)
+                except UnknownFormatError as error:
+                    if path is None or str(path) in arguments:
+                        raise
+                    typer.echo(f"bouncemeter: {error}", err=True)  # one of a directory or pattern
     except (SourceError, ParserNotFoundError) as error:
         _fail(error)
 
 
-def _read_one(path: Path | None, chosen: object, advance: Advance) -> Iterator[tuple[LogReader, list[Entry]]]:
-    from bouncemeter.plugin import Parser
+def _read_one(path: Path | None, chosen: Parser | None, advance: Advance) -> Iterator[tuple[LogReader, list[Entry]]]:
+    import time
 
     from bouncemeter_exporter.reading import LogReader
     from bouncemeter_exporter.sources.text import open_log, read_lines
 
     name = str(path) if path else "standard input"
     # An old file's lines are not later than its last change: that tells their year.
-    last_change = path.stat().st_mtime if path else None
-    clock = {"clock": lambda: last_change} if last_change else {}
-    log = LogReader(name, chosen if isinstance(chosen, Parser) else None, **clock)
-    stream = open_log(path) if path else sys.stdin.buffer
-    with closing(stream):
+    last_change = path.stat().st_mtime if path else time.time()
+    log = LogReader(name, chosen, clock=lambda: last_change)
+    with closing(open_log(path) if path else sys.stdin.buffer) as stream:
         for lines, size in read_lines(stream, name):
             yield log, log.take(lines)
             advance(size)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from bouncemeter.event import Entry, Event
 from bouncemeter.plugin import Clock, LineReader, Parser, UnparsedLineError, detect
 
-from bouncemeter_exporter.sources.text import SourceError
+from bouncemeter_exporter.sources.text import SourceError, open_log, read_lines
 
-__all__ = ["SAMPLE", "LineCounts", "LogReader", "UnknownFormatError"]
+__all__ = ["SAMPLE", "LineCounts", "LogReader", "UnknownFormatError", "oldest_first"]
 
 SAMPLE = 2000
 """Lines that are looked at before a log is said to be of no known format."""
@@ -87,3 +88,26 @@ class LogReader:
             return ()
         self.counts["event" if any(isinstance(entry, Event) for entry in entries) else "other"] += 1
         return entries
+
+
+def oldest_first(paths: Sequence[Path], parser: Parser | None) -> list[Path]:
+    """Logs in the order in which they were written: by the first time that each tells, so that a deferral comes
+    before the end that stands in the next file. (A shell names `mail.log` before `mail.log.1`.)
+
+    Raises:
+        SourceError: A file cannot be read.
+    """
+    return sorted(paths, key=lambda path: (_begins(path, parser), path.name)) if len(paths) > 1 else list(paths)
+
+
+def _begins(path: Path, parser: Parser | None) -> float:
+    """The first time in a log's beginning, else the time of the file's last change."""
+    last_change = path.stat().st_mtime
+    log = LogReader(str(path), parser, clock=lambda: last_change)
+    with open_log(path) as stream:
+        lines, _ = next(read_lines(stream, str(path)))
+    try:
+        entries = [*log.take(lines), *log.end()]
+    except UnknownFormatError:
+        return last_change
+    return next((entry.time for entry in entries if entry.time is not None), last_change)
