@@ -48,7 +48,7 @@ class OutputFormat(StrEnum):
 Logs = Annotated[
     list[str],
     typer.Argument(
-        metavar="FILE...", help="Logs, directories, glob patterns; - is standard input. Also .gz, .bz2, .xz, .zst."
+        metavar="FILE", help="Logs, directories, glob patterns; - is standard input. Also .gz, .bz2, .xz, .zst."
     ),
 ]
 FormatOf = Annotated[
@@ -245,7 +245,7 @@ def serve(
     *,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SOURCE...]", help="Files, directories, glob patterns; - is standard input."),
+        typer.Argument(metavar="SOURCE", help="Files, directories, glob patterns; - is standard input."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; flags come first.")

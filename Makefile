@@ -1,0 +1,59 @@
+# make run    install into .venv and serve metrics: of the sample logs, or of LOG=/var/log/mail.log
+# make test   install everything and run all tests; as root on Debian or Ubuntu with the real servers
+# make lint   style and types          make format   put the style right
+# make golden write the golden files of tests/logs anew     make docs   write docs/commands.md anew
+
+PYTHON ?= python3
+LISTEN ?= 127.0.0.1:19525
+LOG ?=
+SAMPLES = tests/logs/postfix tests/logs/exim tests/logs/exchange
+BIN = .venv/bin
+
+.PHONY: run test lint format golden docs clean
+
+run: .venv/run.stamp
+	@exec $(BIN)/bouncemeter serve --from-start --web.listen-address $(LISTEN) $(or $(LOG),$(SAMPLES))
+
+test: .venv/dev.stamp
+	sh tests/servers/install
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: .venv/dev.stamp
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+golden: .venv/dev.stamp
+	WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py
+
+docs: .venv/dev.stamp
+	WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/test_docs.py -k reference
+
+clean:
+	rm -rf .venv build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "bouncemeter needs Python 3.11 or later; name one with PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; } || \
+		{ echo "Python's venv module is missing: install the package python3-venv"; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+.venv/run.stamp: pyproject.toml | .venv/bin/python
+	@echo "Installing bouncemeter into .venv ..."
+	@$(BIN)/pip install -q --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml | .venv/bin/python
+	@echo "Installing bouncemeter and what its tests need into .venv ..."
+	@$(BIN)/pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/pip install -q --disable-pip-version-check --editable . --group dev
+	@touch $@ .venv/run.stamp

@@ -1,0 +1,88 @@
+"""The documents are true: their commands run, and what is copied into them is the original."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from bouncemeter_exporter.cli import app
+from typer.main import get_command
+
+from .conftest import LOGS, Run
+from .servers.net import free_port
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PLACES = {
+    "/var/log/mail.log": str(LOGS / "postfix" / "relay.log"),
+    "/var/log/exim4/mainlog": str(LOGS / "exim" / "relay.log"),
+}
+COMMANDS = re.findall(r"^\$ bouncemeter (.+)$", README, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_readmes_commands_run(bouncemeter: Run, command: str) -> None:
+    words = [PLACES.get(word, word) for word in shlex.split(command)]
+    assert bouncemeter(*words).stdout
+
+
+def test_the_readme_names_every_metric() -> None:
+    page = (LOGS / "postfix" / "relay.prom").read_text()
+    for name in re.findall(r"^# TYPE (mail_\w+) (?:counter|gauge|histogram)$", page, flags=re.MULTILINE):
+        assert f"`{name}`" in README
+
+
+def test_the_plugin_page_holds_the_plugin_that_is_tested() -> None:
+    page = (ROOT / "docs" / "writing-a-parser.md").read_text()
+    for name in ("pyproject.toml", "bouncemeter_tiny.py"):
+        assert (ROOT / "tests" / "plugin" / name).read_text().strip() in page
+
+
+def reference() -> str:
+    """What every command and its arguments say of themselves, as a page."""
+    parts = ["# Commands\n\nWritten from what `--help` says, by `make docs`."]
+    for name, command in sorted(get_command(app).commands.items()):  # type: ignore[attr-defined]
+        parts += [f"\n## bouncemeter {name}\n", inspect.cleandoc(command.help), "\n| argument | |\n|---|---|"]
+        for parameter in command.params:
+            names = " ".join(parameter.opts + parameter.secondary_opts) if parameter.opts[0][0] == "-" else ""
+            if names != "--help -h":
+                words = " ".join(filter(None, [names, parameter.metavar or ""])).replace("|", "\\|")
+                parts.append(f"| `{words}` | {parameter.help or 'Show this message and exit.'} |")
+    return "\n".join(parts) + "\n"
+
+
+def test_the_command_reference_is_the_help() -> None:
+    path = ROOT / "docs" / "commands.md"
+    if os.environ.get("WRITE_DOCS"):
+        path.write_text(reference())
+    assert path.read_text() == reference()
+
+
+def test_make_run_serves_the_sample_logs() -> None:
+    port = free_port()
+    with subprocess.Popen(
+        ["make", "--no-print-directory", "run", f"LISTEN=127.0.0.1:{port}"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            end, said = time.monotonic() + 120, ""
+            while "Read " not in said and time.monotonic() < end:
+                said += process.stderr.readline()
+            assert f"Serving metrics at http://127.0.0.1:{port}/metrics" in said
+            assert "lines of exchange, exim, postfix:" in said
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                assert "mail_bounces_total{" in answer.read().decode()
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
