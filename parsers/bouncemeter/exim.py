@@ -71,21 +71,25 @@ target = (
 
 # --- fields: R=router, T=transport, H=host [ip]:port, C="reply", QT=3s ... -----------------------------------------
 
-host_name = pp.Regex(r"(?:[^\s\[\]()]++ )?+(?:\([^()]*+\) )?+\[[^\[\]]*+\](?::[0-9]+)?+")
-host = " H=" + host_name("relay") + pp.Opt("*")
+host_name = pp.Regex(r"(?:[^\s\[\]()]++ )?+(?:\([^()]*+\) )?+(?:DS )?+\[[^\[\]]*+\](?::[0-9]+)?+")
+host = " H=" + (host_name | pp.Regex(r"[^\s\[\]:]++"))("relay") + pp.Opt("*")
 interval = pp.Regex(r"(?:[0-9]+w)?(?:[0-9]+d)?(?:[0-9]+h)?(?:[0-9]+m)?(?:[0-9.]+s)?(?![0-9A-Za-z])")
 queue_time = " QT=" + interval("queue_time")
 confirmation = ' C="' + pp.Regex(r'(?:[^"\\]|\\.)*+')("confirmation") + '"'
 sender_field = pp.Regex(" [FP]=<") + bracketed_address("sender") + ">"
 # The name in a certificate (DN=) may hold quotes: its end is a quote before the next field, the error or the end.
+# The host stands before it, so that the name cannot make one up.
 other_field = pp.Regex(
     r" (?!(?:H|QT|C)=)[A-Za-z][A-Za-z0-9]*+\*?+="
-    r'(?:"(?:[^"]|"(?! [A-Z][A-Za-z0-9]*+\*?+=| ?:|$))*+"|<[^<>]*+>|(?:[^\s:]|:(?=[^\s]))*+)'
+    r'(?:"(?:[^"]|"(?! (?!H=)[A-Z][A-Za-z0-9]*+\*?+=| ?:|$))*+"|<[^<>]*+>|(?:[^\s:]|:(?=[^\s]))*+)'
 )
 flag_word = pp.Regex(r" (?:L[-.]?|K|TFO\*?|PRDR|DS|NOTLS|-K)(?= |:|$)")
-fields = pp.ZeroOrMore(host | queue_time | confirmation | sender_field | other_field | flag_word)
+one_field = queue_time | confirmation | sender_field | other_field | flag_word
+fields = pp.ZeroOrMore(one_field) + pp.Opt(host) + pp.ZeroOrMore(one_field)
 
-deferral = pp.Regex(r" (?:routing )?+defer \(") + pp.Regex(r"-?[0-9]+")("errno") + ")"
+# A system error comes before the host, a reply behind it: `defer (111): Connection refused H=mx.test [192.0.2.1]`.
+system_error = ": " + pp.Regex(r"[A-Z][A-Za-z '/]{0,80}?(?= H=)")("system_error")
+deferral = pp.Regex(r" (?:routing )?+defer \(-?[0-9]+\)") + pp.Opt(system_error) + fields
 
 # With log_selector +deliver_time a failure ends in `DT=`, behind the error.
 text = pp.Regex(r" ?: ?") + pp.Regex(r"(?s:.*?)(?= DT=[0-9.]+s$|\Z)")("text")
@@ -93,7 +97,7 @@ text = pp.Regex(r" ?: ?") + pp.Regex(r"(?s:.*?)(?= DT=[0-9.]+s$|\Z)")("text")
 # --- the forms of a message under a message ID ------------------------------------------------------------------
 
 flag = pp.Literal("=>") | "->" | ">>" | "*>" | "**" | "=="
-outcome = flag("flag") + " " + target + fields + pp.Opt(deferral) + fields + (text | rest("text"))
+outcome = flag("flag") + " " + target + fields + pp.Opt(deferral) + (text | rest("text"))
 
 arrival = (
     pp.Literal("<= ")("arrived") + pp.Regex(rf"<>|{quoted_local_part}\S*+|\S++")("arrival_sender") + pp.Opt(fields)
@@ -106,25 +110,60 @@ station = exact(message_id("queue_id") + " " + (outcome | arrival | completion))
 # --- rejections -------------------------------------------------------------------------------------------------
 
 client = pp.Opt("H=") + host_name("relay")
-refusal = pp.Regex(r" temporarily rejected ")("temporarily") | pp.Literal(" rejected ")
+mail_from = "<" + bracketed_address("mail") + ">"
+temporarily = pp.Regex("(?:excess )?temporarily ")("temporarily")
+refusal = " " + pp.Opt(temporarily) + "rejected "
 command = (
     (pp.Literal("RCPT")("command") + " <" + bracketed_address("recipient") + ">")
-    | (pp.Literal("MAIL")("command") + " <" + bracketed_address("mail") + ">")
+    | (pp.Literal("MAIL")("command") + " " + mail_from)
     | pp.Word(pp.alphas)("command")
 )
-rejection = exact(
-    pp.Opt(message_id("queue_id") + " ")
-    + (client | pp.Regex(r"U=\S+"))
-    + fields
-    + refusal
-    + command
+# By an access control list or the scanner: who, then what was refused.
+by_rule = (client | pp.Regex("[UF]=\\S+")) + fields + refusal + command + pp.Regex(r"[^:\n]*+") + pp.Opt(text)
+# By Exim itself: what was refused, then who.
+of_message = "rejected from " + mail_from + pp.Opt(" " + client) + pp.Regex(r"[^:\n]*+") + text
+of_command = (
+    "rejected "
+    + pp.Word(pp.alphas.upper())("command")
+    + (pp.Literal(" from ") | " command " | " FROM:" + mail_from + " ")
+    + client
     + pp.Regex(r"[^:\n]*+")
-    + pp.Opt(text)
+    + text
+)
+who = pp.Opt(" " + client) + rest("text")
+of_address = (
+    "unqualified "
+    + (
+        pp.Literal("sender")("command") + " rejected: " + mail_from
+        | pp.Literal("recipient")("command") + " rejected: <" + bracketed_address("recipient") + ">"
+    )
+    + who
+)
+of_recipients = (
+    "too many "
+    + pp.Literal("recipients")("command")
+    + ": "
+    + (temporarily | pp.Literal("message "))
+    + "rejected: sender="
+    + mail_from
+    + who
+)
+of_haste = (
+    pp.Literal("SMTP protocol synchronization error (")
+    + pp.Regex(r"[^()]*+\): rejected ")
+    + (
+        pp.Literal("connection")("command") + " from" + who
+        | '"' + pp.Word(pp.alphas)("command") + pp.Regex(r'[^"]*+"') + who
+    )
 )
 # Turned away before a greeting: `refused connection from H=...`, `Connection from [ip] refused: too many connections`.
-refused_connection = exact(
-    pp.Literal("refused connection from ")("banned") + client + pp.Opt(" ") + rest("text")
-    | pp.Literal("Connection from ")("busy") + client + " refused: " + rest("text")
+of_connection = pp.Opt(temporarily) + "refused " + pp.Literal("connection")("command") + " from" + who | pp.Literal(
+    "Connection"
+)("command") + " from " + client + pp.Literal(" refused: ")("temporarily") + rest("text")
+
+rejection = exact(
+    pp.Opt(message_id("queue_id") + " ")
+    + (by_rule | of_message | of_command | of_address | of_recipients | of_haste | of_connection)
 )
 
 # --- the other server's words -----------------------------------------------------------------------------------
@@ -148,12 +187,25 @@ taken_over = exact(pp.Regex(r"(?s:.*) id=") + pp.Regex("[0-9A-Za-z-]{16,23}$")("
 local_reply = exact(pp.FollowedBy(pp.Regex("[45]")) + reply)
 """A text of our own configuration may begin with the reply to give."""
 
-NO_TRY = ("retry time not reached", "remote delivery suppressed", "domain is in queue_")
-"""Deferrals without a try: the retry time has not come, or the configuration queues the mail."""
+NO_TRY = (
+    "retry time not reached",
+    "remote deliver",  # "remote deliveries suppressed", also in other forms
+    "domain is in queue_",
+    "domain matches queue_",
+    "domain is held",
+    "queue_remote option set",
+    "concurrency limit reached for transport",
+    "first-pass only routing",
+)
+"""Deferrals without a try: the retry time has not come, or the configuration queues the mail. The number in
+`defer (-53)` does not tell: it means another thing in each version of Exim."""
 
-NO_TRY_ERRNO = frozenset({"-52", "-53", "-54"})
-
-GAVE_UP = ("retry timeout exceeded", "have been failing for a long time", "for any host after a long failure period")
+GAVE_UP = (
+    "retry timeout exceeded",
+    "have been failing for a long time",
+    "for any host after a long failure period",
+    "message timed out",
+)
 """Exim's words when it gives up after retries; the first may follow the last error."""
 
 STAGES = {
@@ -167,8 +219,12 @@ STAGES = {
     "VRFY": Stage.RCPT,
     "EXPN": Stage.RCPT,
     "connection": Stage.CONNECT,
+    "Connection": Stage.CONNECT,
+    "sender": Stage.MAIL,
+    "recipient": Stage.RCPT,
+    "recipients": Stage.RCPT,
 }
-"""The first word after `rejected`; all others come at or after DATA."""
+"""The command or thing that was refused; all others come at or after DATA."""
 
 _UNITS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
@@ -208,7 +264,7 @@ class EximParser:
 
 _any_message = exact(message_id + " " | pp.Regex(r"exim [0-9.]+ daemon started|(?:Start|End) queue run: pid="))
 
-MARKS = (" <= ", " => ", " -> ", " >> ", " ** ", " == ", " Completed", " rejected ", "refused")
+MARKS = (" <= ", " => ", " -> ", " >> ", " ** ", " == ", " Completed", " rejected", "refused")
 """What a line must hold to be of interest: a cheap test before any grammar is tried."""
 
 
@@ -226,7 +282,7 @@ class _Reader:
         found = values(station, message)
         if found is not None:
             return self._station(found, prefix)
-        found = values(rejection, message) or values(refused_connection, message)
+        found = values(rejection, message)
         if found is not None:
             return (self._rejection(found, prefix),)
         if values(_looks_like_an_outcome, message) is not None:
@@ -250,7 +306,7 @@ class _Reader:
         )
 
     def _outcome(self, found: dict[str, str], prefix: dict[str, str]) -> Sequence[Entry]:
-        said = found.get("text") or found.get("confirmation")
+        said = found.get("text") or found.get("confirmation") or found.get("system_error")
         outcome = self._outcome_of(found, said or "")
         if outcome is None:
             return ()
@@ -285,8 +341,7 @@ class _Reader:
             case "=>" | "->" | ">>":
                 return Outcome.DELIVERED
             case "==":
-                no_try = said.startswith(NO_TRY) or found.get("errno") in NO_TRY_ERRNO
-                return None if no_try else Outcome.DEFERRED
+                return None if said.startswith(NO_TRY) else Outcome.DEFERRED
             case "**":
                 # A remote server can write Exim's words for giving up into its 5xx reply, which is final by itself.
                 refused = (values(remote_reply, said) or {}).get("reply_code", "").startswith("5")
@@ -296,10 +351,8 @@ class _Reader:
                 return None
 
     def _rejection(self, found: dict[str, str], prefix: dict[str, str]) -> Event:
-        said = found.get("text")
-        temporary = "temporarily" in found or "busy" in found
-        answered = values(local_reply, said or "") or {"reply_code": "450" if temporary else "550"}
-        at_connect = "banned" in found or "busy" in found
+        said = found.get("text", "").lstrip(" :") or None
+        answered = values(local_reply, said or "") or {"reply_code": "450" if "temporarily" in found else "550"}
         return Event(
             mta=PARSER.name,
             outcome=Outcome.REJECTED,
@@ -311,7 +364,7 @@ class _Reader:
             sender=found.get("sender", found.get("mail")),
             relay=found.get("relay"),
             text=said,
-            stage=Stage.CONNECT if at_connect else STAGES.get(found["command"], Stage.DATA),
+            stage=STAGES.get(found.get("command", ""), Stage.DATA),
         )
 
 

@@ -66,6 +66,8 @@ _host = pp.Regex(r"[^\s\[\]]{1,255}")
 _program = pp.Regex(r"[^\s\[\]:]{1,128}")
 _priority = pp.Regex(r"<[0-9]{1,3}>")
 _facility = pp.Regex(r"<[a-z0-9]+\.[a-z]+> ")  # FreeBSD's syslogd -v
+# Alpine's (BusyBox's) syslogd, and what containers put before a line.
+_level = pp.Regex(r"(?:[a-z0-9]+\.(?:emerg|alert|crit|err|warn|notice|info|debug)|DEBUG|INFO|WARN(?:ING)?|ERROR) +")
 _solaris_id = pp.Regex(r"\[ID [0-9]+ [a-z0-9]+\.[a-z]+\] ")
 _structured_data = pp.Regex(r'-|(?:\[(?:[^\]"\\]|\\.|"(?:[^"\\]|\\.)*+")*+\])++')
 
@@ -74,7 +76,9 @@ _bsd_header = (
     + (bsd_stamp | iso_stamp)("stamp")
     + " "
     + pp.Opt(_facility)
+    + pp.Opt(_level)
     + pp.Opt(_host("host") + pp.Regex(" +"))
+    + pp.Opt(_level)
     + _program("program")
     + pp.Regex(r"(?:\[[0-9]+\])?: ?")
     + pp.Opt(_solaris_id)

@@ -97,7 +97,11 @@ queued = "from=<" + sender("sender") + ">, size=" + number("size")
 
 expiry = "from=<" + sender("sender") + ">, status=" + pp.Regex(r"(?:force-)?+expired")("expired") + ", " + text
 
-arrival = "client=" + client("peer") + pp.Opt(", orig_queue_id=" + pp.Word(pp.alphanums)("related"))
+login = pp.Regex(r", sasl_[a-z]++=[^,\s]*+")
+
+arrival = (
+    "client=" + client("peer") + pp.ZeroOrMore(login) + pp.Opt(", orig_queue_id=" + pp.Word(pp.alphanums)("related"))
+)
 
 submission = pp.Regex(r"uid=[0-9]+")("uid") + " from=<"
 
@@ -125,7 +129,7 @@ why = pp.Combine(pp.Opt(offender) + pp.Regex(r"(?s:.)*?(?=; (?:from=<|proto=)|$)
 
 smtpd_rejection = (
     pp.Regex(r"(?:proxy-|milter-)?reject: ")
-    + pp.Word(pp.alphas.upper() + "-")("stage")
+    + (pp.Word(pp.alphas.upper() + "-") | "connect")("stage")
     + pp.Opt(" from " + client("relay"))
     + ": "
     + pp.Opt((reply | enhanced_code("code")) + " ")
@@ -134,12 +138,8 @@ smtpd_rejection = (
 )
 
 # A header or body line is the sender's own text and ends in an envelope; our verdict is what follows the last one.
-content_rejection = (
-    pp.Regex(r"reject: (?:header|mime-header|nested-header|body|content)")("content")
-    + pp.Regex(r" (?s:.)*(?<=: )(?=[45]\.[0-9]{1,3}\.[0-9]{1,3} )")
-    + enhanced_code("code")
-    + " "
-    + text
+content_rejection = pp.Regex(r"reject: (?:(?:mime-|nested-)?header|body|content|mime-error) ")("content") + (
+    pp.Regex(r"(?s:.)*(?<=: )(?=[45]\.[0-9]{1,3}\.[0-9]{1,3} )") + enhanced_code("code") + " " + text | text
 )
 
 rejection = exact((pp.Literal("NOQUEUE") | queue_id("queue_id")) + ": " + (content_rejection | smtpd_rejection))
@@ -162,6 +162,7 @@ PROBES = frozenset({"deliverable", "undeliverable"})
 
 STAGES = {
     "CONNECT": Stage.CONNECT,
+    "connect": Stage.CONNECT,
     "HELO": Stage.HELO,
     "EHLO": Stage.HELO,
     "STARTTLS": Stage.HELO,
