@@ -177,7 +177,7 @@ def report(logs: Logs, output: Output = OutputFormat.TEXT, format_of: FormatOf =
     lines: Counter[str] = Counter({"event": 0, "other": 0, "unparsed": 0})
     for log in readers.values():
         lines.update(log.counts)
-    found = counted.as_json(lines, sum(1 for _ in ledger.waiting()))
+    found = counted.as_json(lines, ledger.waiting.total())
     if output is OutputFormat.JSON:
         typer.echo(json.dumps(found, indent=2))
     else:
@@ -266,6 +266,20 @@ def serve(
         ),
     ] = None,
     format_of: FormatOf = None,
+    ledger_max_age: Annotated[
+        str | None,
+        typer.Option(
+            "--ledger.max-age",
+            metavar="DURATION",
+            help="Forget a message that had no line for so long: a little over the queue lifetime. [default: 6d]",
+        ),
+    ] = None,
+    ledger_max_messages: Annotated[
+        int | None,
+        typer.Option(
+            "--ledger.max-messages", metavar="NUMBER", help="Remember at most so many. [default: 1000000]", min=1
+        ),
+    ] = None,
 ) -> None:
     """Follow logs and serve their bounces as Prometheus metrics.
 
@@ -277,7 +291,7 @@ def serve(
     """
     from bouncemeter.plugin import ParserNotFoundError
 
-    from bouncemeter_exporter.config import Config, ConfigError, SourceConfig, read_config
+    from bouncemeter_exporter.config import Config, ConfigError, SourceConfig, read_config, seconds
     from bouncemeter_exporter.serve import Exporter
     from bouncemeter_exporter.sources.text import SourceError
 
@@ -290,6 +304,8 @@ def serve(
             from_start=settings.from_start if from_start is None else from_start,
             listen_address=listen_address or settings.listen_address,
             telemetry_path=telemetry_path or settings.telemetry_path,
+            max_age=seconds(ledger_max_age) if ledger_max_age else settings.max_age,
+            max_messages=ledger_max_messages or settings.max_messages,
         )
         if not settings.sources:
             _fail("name at least one log to follow, or a --config that does", 2)

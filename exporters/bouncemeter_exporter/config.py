@@ -6,16 +6,23 @@ from_start = false
 [web]
 listen_address = ":19525"
 telemetry_path = "/metrics"
+
+[ledger]
+max_age = "6d"
+max_messages = 1000000
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Config", "ConfigError", "SourceConfig", "read_config"]
+from bouncemeter_exporter.ledger import MAX_AGE, MAX_MESSAGES
+
+__all__ = ["Config", "ConfigError", "SourceConfig", "read_config", "seconds"]
 
 DEFAULT_LISTEN_ADDRESS = ":19525"
 DEFAULT_TELEMETRY_PATH = "/metrics"
@@ -41,6 +48,22 @@ class Config:
     from_start: bool = False
     listen_address: str = DEFAULT_LISTEN_ADDRESS
     telemetry_path: str = DEFAULT_TELEMETRY_PATH
+    max_age: float = MAX_AGE
+    max_messages: int = MAX_MESSAGES
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def seconds(duration: str) -> float:
+    """The seconds of a duration such as `6d`, `36h` or `1d12h`, as Prometheus writes them.
+
+    Raises:
+        ValueError: The text is no duration.
+    """
+    if re.fullmatch(r"(?:[0-9]{1,9}[smhdw])+", duration) is None:
+        raise ValueError(f"{duration!r} is not a duration such as 6d or 36h")
+    return float(sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9]+)([smhdw])", duration)))
 
 
 def read_config(path: Path) -> Config:
@@ -56,13 +79,16 @@ def read_config(path: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     web = _take(data, "web", dict, path, default={})
+    ledger = _take(data, "ledger", dict, path, default={})
     config = Config(
         sources=tuple(_source(each, path) for each in _take(data, "sources", list, path, default=[])),
         from_start=_take(data, "from_start", bool, path, default=False),
         listen_address=_take(web, "listen_address", str, path, default=DEFAULT_LISTEN_ADDRESS),
         telemetry_path=_take(web, "telemetry_path", str, path, default=DEFAULT_TELEMETRY_PATH),
+        max_age=_duration(_take(ledger, "max_age", str, path, default=""), path),
+        max_messages=_take(ledger, "max_messages", int, path, default=MAX_MESSAGES),
     )
-    for name in (*data, *(f"web.{key}" for key in web)):
+    for name in (*data, *(f"web.{key}" for key in web), *(f"ledger.{key}" for key in ledger)):
         raise ConfigError(f"{path}: there is no setting {name}")
     return config
 
@@ -71,9 +97,16 @@ def _take(data: dict[str, Any], name: str, kind: type, path: Path, *, default: A
     """Take a setting out of its table."""
     value = data.pop(name, default)
     if not isinstance(value, kind):
-        words = {str: "a string", bool: "true or false", list: "a list", dict: "a table"}
+        words = {str: "a string", bool: "true or false", int: "a number", list: "a list", dict: "a table"}
         raise ConfigError(f"{path}: {name} must be {words[kind]}")
     return value
+
+
+def _duration(text: str, path: Path) -> float:
+    try:
+        return seconds(text) if text else MAX_AGE
+    except ValueError as error:
+        raise ConfigError(f"{path}: ledger.max_age: {error}") from error
 
 
 def _source(value: object, path: Path) -> SourceConfig:

@@ -1,32 +1,46 @@
 """What is known of each message by queue ID, from which follows what became of each recipient.
 
-A log speaks of attempts. The ledger turns them into recipient facts: a recipient waits from its first
-deferral, and ends once, delivered, bounced or expired. What has ended is forgotten; what never ends is
-dropped by age and by number, so that memory is bounded.
+A log speaks of attempts. The ledger turns them into recipient facts: a recipient is a soft bounce at its first
+deferral, and ends once: delivered, bounced or expired. What has ended is forgotten; what never ends is dropped by
+age and by number, so that memory is bounded. `docs/counting.md` says what it does where a log is not whole.
 """
 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+import time
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from heapq import nsmallest
+from ipaddress import ip_address
+from itertools import islice
 
-from bouncemeter.event import EnhancedCode, Entry, Event, Outcome, Step, StepKind
-from bouncemeter.providers import provider_of
+from bouncemeter.codes import label
+from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
+from bouncemeter.plugin import Clock
+from bouncemeter.providers import OTHER, provider_of
 
-__all__ = ["Fact", "FactKind", "Ledger", "Waiting"]
+from bouncemeter_exporter.message import Message, Recipient, pack, seen, unpack
+
+__all__ = ["MAX_AGE", "MAX_MESSAGES", "Fact", "FactKind", "Ledger", "Waiting"]
 
 MAX_AGE = 6 * 86400.0
 """Seconds without a line after which a message is forgotten: a little over the usual queue lifetime of five days."""
 
-MAX_MESSAGES = 2_000_000
+MAX_MESSAGES = 1_000_000
 """Messages that are remembered at a time."""
 
-MAX_DEPARTED = 10_000
 LATE = 60.0
-"""Messages that left the queue are kept so many, and so many seconds, for lines that come late."""
+MAX_DEPARTED = 10_000
+"""Messages that left the queue are kept so many seconds, and so many of them, for lines that come late."""
+
+UNORDERED = 10.0
+"""Seconds by which lines may stand in the wrong order: an arrival that comes so late is not another message's."""
+
+SWEEPS = 32
+"""How often within the age limit it is looked for messages to forget."""
 
 
 class FactKind(StrEnum):
@@ -59,42 +73,31 @@ class Fact:
     delay: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A recipient that waits for another attempt.
-
-    Attributes:
-        since: The time of its first deferral, in seconds since 1970 UTC.
-        code: The code of its last deferral.
-        provider: Who deferred it.
-    """
-
-    since: float
-    code: EnhancedCode
-    provider: str
-
-
-_Key = tuple[str, str, str]
-"""Which recipient of a message: its address, the original one, the file or command that takes the mail."""
-
-
-def _key(recipient: str, original: str | None, relay: str | None) -> _Key:
-    return recipient.lower(), (original or "").lower(), relay if relay and relay[0] in "|/" else ""
+Waiting = tuple[str, str, str, str]
+"""What recipients that wait are counted by: mta, class, code and provider."""
 
 
 @dataclass(slots=True)
-class _Message:
-    seen: float
-    arrived: float | None = None
-    notification: bool = False
-    peer: str | None = None
-    arrived_from: str | None = None
-    waiting: dict[_Key, Waiting] = field(default_factory=dict)
-    ended: set[_Key] = field(default_factory=set)
+class _Server:
+    """The messages in the queue of one server.
+
+    Attributes:
+        mta: Its parser's name.
+        now: The latest time that its log told.
+        removes: Whether its log has ever told that a message left the queue.
+        passing: Messages of which nobody waits, those without a line for longest first.
+        waiting: Messages of which somebody waits, packed, in the order of their first deferral.
+    """
+
+    mta: str
+    now: float = 0.0
+    removes: bool = False
+    passing: dict[str, Message] = field(default_factory=dict)
+    waiting: dict[str, bytes] = field(default_factory=dict)
 
 
-_Server = tuple[str, str | None]
-_ADDRESS = re.compile(r"\[([0-9A-Fa-f.:]+)\]")
+_Id = tuple[str, str | None, str]
+"""A message's name among all: mta, host, queue ID."""
 
 
 class Ledger:
@@ -103,162 +106,329 @@ class Ledger:
     Args:
         max_age: Seconds after which a message without a further line is forgotten.
         max_messages: How many messages are remembered.
+        clock: The present time: a line from the future must not make the rest look old.
+
+    Attributes:
+        waiting: Recipients that wait for another attempt, those of notifications apart.
+        evicted: Messages that were forgotten before they ended.
     """
 
-    def __init__(self, max_age: float = MAX_AGE, max_messages: int = MAX_MESSAGES) -> None:
-        self._max_age, self._max_messages = max_age, max_messages
-        self._servers: dict[_Server, dict[str, _Message]] = {}
-        self._departed: OrderedDict[tuple[_Server, str], _Message] = OrderedDict()
-        self._entries = 0
+    def __init__(self, max_age: float = MAX_AGE, max_messages: int = MAX_MESSAGES, clock: Clock = time.time) -> None:
+        self._max_age, self._max_messages, self._clock = max_age, max_messages, clock
+        self._servers: dict[tuple[str, str | None], _Server] = {}
+        self._departed: OrderedDict[_Id, Message] = OrderedDict()
+        self._messages = 0
+        self._now = self._swept = 0.0
+        self.waiting: Counter[Waiting] = Counter()
         self.evicted = 0
 
     def __len__(self) -> int:
-        return self._entries
+        """Messages that are remembered."""
+        return self._messages
 
-    def waiting(self) -> Iterator[tuple[str, Waiting]]:
-        """Every recipient that waits, those of notifications apart, with the name of its mail server's parser."""
-        for (mta, _), messages in self._servers.items():
-            for message in messages.values():
+    def oldest(self) -> dict[str, float]:
+        """By mta, since when the recipient waits that waits longest, in seconds since 1970 UTC."""
+        found: dict[str, float] = {}
+        for server in self._servers.values():
+            best = found.get(server.mta, float("inf"))
+            for packed in server.waiting.values():  # in the order of their first deferral
+                message = unpack(packed)
+                if min(each.since for each in message.recipients.values() if each.since is not None) >= best:
+                    break
                 if not message.notification:
-                    for waiting in message.waiting.values():
-                        yield mta, waiting
+                    best = min([best, *(each.since or 0.0 for _, each in message.waiting())])
+            if best < float("inf"):
+                found[server.mta] = best
+        return found
 
     def take(self, entry: Entry) -> list[Fact]:
         """The facts that follow from a further entry of the log."""
-        if isinstance(entry, Step):
-            self._step(entry)
+        queue_id = entry.queue_id
+        if queue_id is None or (isinstance(entry, Event) and entry.outcome is Outcome.REJECTED):
             return []
-        if entry.outcome is Outcome.REJECTED or entry.queue_id is None:
-            return []
-        return self._event(entry, entry.queue_id)
+        server = self._servers.get((entry.mta, entry.host))
+        if server is None:
+            server = self._servers[entry.mta, entry.host] = _Server(entry.mta)
+        if entry.time is not None:
+            server.now = max(server.now, min(entry.time, self._clock() + 86400.0))
+            self._now = max(self._now, server.now)
+        if isinstance(entry, Event):
+            facts = self._event(entry, server, queue_id)
+        else:
+            self._step(entry, server, queue_id)
+            facts = []
+        if self._messages > self._max_messages:
+            self._forget_oldest()
+        elif self._now - self._swept > self._max_age / SWEEPS:
+            self._forget_old()
+        return facts
 
-    def _message(self, entry: Entry, queue_id: str) -> _Message:
-        """The message of an entry, moved to the end of the queue of those that are forgotten."""
-        server = (entry.mta, entry.host)
-        messages = self._servers.setdefault(server, {})
-        message = messages.pop(queue_id, None)
-        now = entry.time or 0.0
-        if message is None:
-            departed = self._departed.get((server, queue_id))
-            if departed is not None and isinstance(entry, Event) and now - departed.seen <= LATE:
-                return departed
-            message = _Message(seen=now)
-            self._entries += 1
+    # --- finding, keeping and forgetting messages ---------------------------------------------------------------
+
+    def _find(self, entry: Entry, server: _Server, queue_id: str) -> Message | None:
+        """The message of an entry, taken out of where it was kept; one that departed if the line comes late."""
+        now = self._time(entry)
+        message = server.passing.pop(queue_id, None)
+        if message is None and (packed := server.waiting.get(queue_id)) is not None:
+            message = unpack(packed)
+            self._count_waiting(server.mta, message, -1)
+        if message is not None:
+            self._messages -= 1
+        else:
+            message = self._departed.get((entry.mta, entry.host, queue_id))
+            if message is not None and not message.removed:
+                del self._departed[entry.mta, entry.host, queue_id]
+            elif message is None or now - message.seen > LATE:
+                return None
         message.seen = max(message.seen, now)
-        messages[queue_id] = message
-        self._forget_old(messages, message.seen)
         return message
 
-    def _forget_old(self, messages: dict[str, _Message], now: float) -> None:
-        while True:
-            oldest = next(iter(messages))
-            if now - messages[oldest].seen <= self._max_age and self._entries <= self._max_messages:
-                return
-            if len(messages) == 1:
-                return
-            del messages[oldest]
-            self._entries -= 1
-            self.evicted += 1
+    def _keep(self, entry: Entry, server: _Server, queue_id: str, message: Message) -> None:
+        """Put a message back: packed if recipients wait, else as it is, or among the departed if it ended."""
+        if any(True for _ in message.waiting()) and not message.removed:
+            self._count_waiting(server.mta, message, +1)
+            server.waiting[queue_id] = pack(message)
+            self._messages += 1
+            return
+        server.waiting.pop(queue_id, None)
+        ended = message.recipients and not server.removes  # of a server whose log tells no removals
+        if message.removed or ended:
+            self._departed[entry.mta, entry.host, queue_id] = message
+            if len(self._departed) > MAX_DEPARTED:
+                self._departed.popitem(last=False)
+        else:
+            server.passing[queue_id] = message
+            self._messages += 1
+
+    def _count_waiting(self, mta: str, message: Message, number: int) -> None:
+        if message.notification:
+            return
+        for _, each in message.waiting():
+            if each.code is not None:
+                labels = (mta, *label(each.code), each.provider)
+                self.waiting[labels] += number
+                if not self.waiting[labels]:
+                    del self.waiting[labels]
+
+    def _time(self, entry: Entry) -> float:
+        return self._now if entry.time is None else entry.time
+
+    def _forget_old(self) -> None:
+        """Forget what had no line for long by its own server's time, and servers that fell silent."""
+        self._swept = self._now
+        for key, server in list(self._servers.items()):
+            silent = server.now < self._now - 2 * self._max_age
+            limit = self._now if silent else server.now - self._max_age
+            old = [queue_id for queue_id, each in server.passing.items() if each.seen < limit]
+            old += [queue_id for queue_id, packed in server.waiting.items() if seen(packed) < limit]
+            for queue_id in old:
+                self._evict(server, queue_id)
+            if not server.passing and not server.waiting:
+                del self._servers[key]
+
+    def _forget_oldest(self) -> None:
+        """Forget the sixteenth part that began first."""
+        number = self._max_messages // 16 + 1
+        oldest: list[tuple[float, int, str, _Server]] = []
+        for place, server in enumerate(self._servers.values()):
+            passing = ((each.begun, queue_id) for queue_id, each in islice(server.passing.items(), number))
+            waiting = ((unpack(each).begun, queue_id) for queue_id, each in islice(server.waiting.items(), number))
+            oldest += ((begun, place, queue_id, server) for begun, queue_id in (*passing, *waiting))
+        for _, _, queue_id, server in nsmallest(number, oldest):
+            self._evict(server, queue_id)
+
+    def _evict(self, server: _Server, queue_id: str) -> None:
+        if server.passing.pop(queue_id, None) is None:
+            self._count_waiting(server.mta, unpack(server.waiting.pop(queue_id)), -1)
+        self._messages -= 1
+        self.evicted += 1
 
     # --- steps --------------------------------------------------------------------------------------------------
 
-    def _step(self, step: Step) -> None:
-        server = (step.mta, step.host)
+    def _step(self, step: Step, server: _Server, queue_id: str) -> None:
+        if step.what is StepKind.NOTIFIED:
+            if step.related:
+                self._notified(step, server, step.related)
+            return
+        if step.what is StepKind.QUEUED and queue_id in server.waiting:
+            return  # taken up for another attempt: nothing new
+        message = self._find(step, server, queue_id)
         match step.what:
             case StepKind.REMOVED:
-                self._remove(server, step.queue_id)
-            case StepKind.NOTIFIED:
-                if step.related:
-                    self._message(step, step.related).notification = True
+                server.removes = True
+                if message is not None:
+                    message.removed = True
             case StepKind.ARRIVED:
-                # Short queue IDs are used again: an arrival begins a new message.
-                self._remove(server, step.queue_id)
-                self._departed.pop((server, step.queue_id), None)
-                message = self._message(step, step.queue_id)
-                message.notification = step.sender == ""
-                message.arrived, message.peer, message.arrived_from = step.time, step.peer, step.related
+                message = self._arrived(step, server, message)
             case StepKind.QUEUED:
-                message = self._message(step, step.queue_id)
-                message.notification = message.notification or step.sender == ""
-            case StepKind.PASSED_ON | StepKind.DROPPED:
-                if step.recipient:
-                    message = self._message(step, step.queue_id)
-                    for key in [key for key in message.waiting if step.recipient.lower() in key[:2]]:
-                        del message.waiting[key]
-
-    def _remove(self, server: _Server, queue_id: str) -> None:
-        message = self._servers.get(server, {}).pop(queue_id, None)
+                if message is None or (message.removed and message.queued):  # the queue ID is used again
+                    message = self._new(step)
+                message.queued, message.notification = True, message.notification or step.sender == ""
+            case _:
+                message = message or self._new(step)
+                _pass_on(message, (step.recipient or "").lower())
         if message is not None:
-            self._entries -= 1
-            message.waiting.clear()
-            self._departed[server, queue_id] = message
-            if len(self._departed) > MAX_DEPARTED:
-                self._departed.popitem(last=False)
+            self._keep(step, server, queue_id, message)
+
+    def _new(self, entry: Entry) -> Message:
+        now = self._time(entry)
+        return Message(now, now)
+
+    def _arrived(self, step: Step, server: _Server, before: Message | None) -> Message:
+        """An arrival begins a new message, for short queue IDs are used again; or it is a line that comes late."""
+        now = self._time(step)
+        late = before is not None and not before.arrived and abs(before.begun - now) <= UNORDERED
+        if before is not None and not late and not before.removed:
+            server.waiting.pop(step.queue_id, None)
+        message = before if before is not None and late else Message(now, now)
+        message.begun, message.arrived, message.peer, message.origin = now, True, step.peer, step.related
+        if step.sender is not None:
+            message.queued, message.notification = True, step.sender == ""
+        if step.related and (origin := self._peek(server, step, step.related)) is not None:
+            message.soft_before = _soft(origin)
+        return message
+
+    def _notified(self, step: Step, server: _Server, queue_id: str) -> None:
+        about = self._find(step, server, queue_id) or self._new(step)
+        about.notification = True
+        self._keep(step, server, queue_id, about)
+
+    def _peek(self, server: _Server, entry: Entry, queue_id: str) -> Message | None:
+        """A message, left where it is."""
+        found = server.passing.get(queue_id) or self._departed.get((entry.mta, entry.host, queue_id))
+        packed = server.waiting.get(queue_id) if found is None else None
+        return unpack(packed) if packed is not None else found
 
     # --- outcomes -----------------------------------------------------------------------------------------------
 
-    def _event(self, event: Event, queue_id: str) -> list[Fact]:
-        message = self._message(event, queue_id)
-        message.notification = message.notification or event.sender == ""
-        facts = self._recipient(event, message, queue_id)
+    def _event(self, event: Event, server: _Server, queue_id: str) -> list[Fact]:
+        message = self._find(event, server, queue_id) or self._new(event)
+        if event.sender is not None:
+            message.queued, message.notification = True, message.notification or event.sender == ""
+        facts = list(self._recipient(event, server, message, queue_id))
+        self._keep(event, server, queue_id, message)
         if message.notification:
             return [replace(fact, kind=FactKind.NOTIFICATION) for fact in facts]
         return facts
 
-    def _recipient(self, event: Event, message: _Message, queue_id: str) -> list[Fact]:
+    def _recipient(self, event: Event, server: _Server, message: Message, queue_id: str) -> Iterator[Fact]:
         if event.recipient is None:
-            return self._end_all(event, message)
-        key = _key(event.recipient, event.original_recipient, event.relay)
-        if key in message.ended:
-            return []
+            yield from self._end_all(event, message)
+            return
+        key = _key(event, message)
+        recipient = message.recipients.setdefault(key, Recipient())
         if event.outcome is Outcome.DEFERRED:
-            return self._defer(event, message, key)
-        if event.outcome is Outcome.DELIVERED and self._handed_on(event, queue_id):
-            message.waiting.pop(key, None)
-            message.ended.add(key)
-            return []
-        return [self._end(event, message, key)]
+            yield from self._defer(event, message, recipient)
+        elif recipient.ended:
+            return
+        elif event.outcome is Outcome.DELIVERED and self._handed_on(event, server, message, queue_id):
+            recipient.ended = True
+        else:
+            yield self._end(event, message, recipient)
 
-    def _defer(self, event: Event, message: _Message, key: _Key) -> list[Fact]:
-        before = message.waiting.get(key)
+    def _defer(self, event: Event, message: Message, recipient: Recipient) -> Iterator[Fact]:
+        """A deferral is a soft bounce once, also if its line comes behind that of the end."""
+        first = recipient.since is None and (event.recipient or "").lower() not in message.soft_before
+        if recipient.since is None:
+            recipient.since = self._time(event)
         provider = provider_of(event.relay, event.recipient)
-        message.waiting[key] = Waiting(before.since if before else event.time or 0.0, event.code, provider)
-        return [] if before else [Fact(FactKind.SOFT_BOUNCE, event, Outcome.DEFERRED, provider)]
+        recipient.code, recipient.provider = event.code, provider
+        if first:
+            yield Fact(FactKind.SOFT_BOUNCE, event, Outcome.DEFERRED, provider)
+        if message.expired and not recipient.ended:
+            if not message.unnamed:
+                yield self._end(replace(event, outcome=Outcome.EXPIRED), message, recipient)
+            recipient.ended, message.unnamed = True, False
 
-    def _end(self, event: Event, message: _Message, key: _Key) -> Fact:
-        before = message.waiting.pop(key, None)
-        message.ended.add(key)
+    def _end(self, event: Event, message: Message, recipient: Recipient) -> Fact:
+        recipient.ended = True
         provider = provider_of(event.relay, event.recipient)
-        if event.outcome is Outcome.EXPIRED and before:
-            event, provider = replace(event, code=before.code), before.provider
+        if event.outcome is Outcome.EXPIRED and recipient.code is not None:
+            event, provider = replace(event, code=recipient.code), recipient.provider
         delay = event.delay
-        if delay is None and message.arrived is not None and event.time is not None:
-            delay = round(max(0.0, event.time - message.arrived), 3)
+        if delay is None and message.arrived and event.time is not None:
+            delay = round(max(0.0, event.time - message.begun), 3)
         return Fact(FactKind.ENDED, event, event.outcome, provider, delay)
 
-    def _end_all(self, event: Event, message: _Message) -> list[Fact]:
+    def _end_all(self, event: Event, message: Message) -> Iterator[Fact]:
         """An end that the log tells for the message: of every recipient that waits, of one if none is known."""
-        facts = [self._end(event, message, key) for key in list(message.waiting)]
-        return facts or [self._end(event, message, ("", "", ""))]
+        if message.expired:
+            return
+        message.expired = True
+        facts = [self._end(event, message, recipient) for _, recipient in message.waiting()]
+        if not facts:
+            message.unnamed = True
+            facts = [self._end(event, message, Recipient(provider=OTHER))]
+        yield from facts
 
-    def _handed_on(self, event: Event, queue_id: str) -> bool:
-        """Whether a delivery was to a filter on this host or to our own server, which has the message under
-        another queue ID now. That the next server says so proves nothing: the ID must be one that this log
-        told of, not long ago, as come from where this mail went."""
+    def _handed_on(self, event: Event, server: _Server, message: Message, queue_id: str) -> bool:
+        """Whether a delivery was to a filter or to our own server, which has the message under another queue ID
+        now. That the next server says so proves nothing: the ID must be one that this log told of, not long ago,
+        as come from where this mail went, and not before this message."""
+        if event.forwarded:
+            return True
         if event.passed_to is None or event.passed_to == queue_id:
             return False
-        server = (event.mta, event.host)
-        live = self._servers.get(server, {}).get(event.passed_to)
-        successor = live or self._departed.get((server, event.passed_to))
-        if successor is None or (event.time or 0.0) - successor.seen > LATE:
+        successor = self._peek(server, event, event.passed_to)
+        if successor is None or self._time(event) - successor.seen > LATE:
             return False
-        if event.relay == "local":  # Postfix's own local(8) forwarded it
-            return True
-        if successor.arrived_from is not None:
-            return successor.arrived_from == queue_id
-        to, came = _ADDRESS.search(event.relay or ""), _ADDRESS.search(successor.peer or "")
-        return bool(to and came and (to[1] == came[1] or (_is_loopback(to[1]) and _is_loopback(came[1]))))
+        if successor.begun < message.begun - UNORDERED or not _came_back(event, successor, queue_id):
+            return False
+        self._carry_soft(event, server, message)
+        return True
+
+    def _carry_soft(self, event: Event, server: _Server, message: Message) -> None:
+        """A recipient that was deferred before the hand-off is not soft once more behind it."""
+        soft = _soft(message)
+        passed_to = event.passed_to
+        if not soft or passed_to is None:
+            return
+        successor = self._peek(server, event, passed_to)
+        if successor is not None:
+            successor.soft_before |= soft
+            if passed_to in server.waiting:
+                server.waiting[passed_to] = pack(successor)
 
 
-def _is_loopback(address: str) -> bool:
-    return address.startswith("127.") or address == "::1"
+def _key(event: Event, message: Message) -> str:
+    """Which recipient of a message: its address, the original one, the file or command that takes the mail."""
+    recipient, original = (event.recipient or "").lower(), (event.original_recipient or "").lower()
+    taker = event.relay if event.relay and event.relay[0] in "|/" else ""
+    key = f"{recipient}\n{original}\n{taker}" if original or taker else recipient
+    if "@" not in recipient and key not in message.recipients:
+        # Exim writes a mailbox of its own without the domain when it delivers, and with it when it defers.
+        for waiting, _ in message.waiting():
+            name, _, rest = waiting.partition("\n")
+            if name.startswith(f"{recipient}@") and rest == f"{original}\n{taker}":
+                return waiting
+    return key
+
+
+def _pass_on(message: Message, name: str) -> None:
+    """A recipient became others, went to another server of ours or was thrown away: it ends without an outcome."""
+    for key in [key for key in message.recipients if name in key.split("\n")[:2]] or [name]:
+        message.recipients.setdefault(key, Recipient()).ended = True
+
+
+def _soft(message: Message) -> frozenset[str]:
+    """The recipients of a message that were counted as soft."""
+    names = (key.partition("\n")[0] for key, each in message.recipients.items() if each.since is not None)
+    return message.soft_before.union(names)
+
+
+_ADDRESS = re.compile(r"\[([0-9A-Fa-f.:]+)\]")
+
+
+def _came_back(event: Event, successor: Message, queue_id: str) -> bool:
+    """Whether a message arrived from where a delivery went."""
+    if successor.origin is not None:
+        return successor.origin == queue_id
+    to, came = _ADDRESS.search(event.relay or ""), _ADDRESS.search(successor.peer or "")
+    if to is None or came is None:
+        return False
+    try:
+        there, here = ip_address(to[1]), ip_address(came[1])
+    except ValueError:
+        return False
+    # Only a filter of our own is trusted to know our queue IDs: on this host, or on a private network.
+    return (there.is_loopback and here.is_loopback) or (there == here and there.is_private)

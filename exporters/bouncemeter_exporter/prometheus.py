@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
 
 from bouncemeter import __version__
-from bouncemeter.codes import label
 from prometheus_client import Metric
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -93,23 +91,18 @@ class MailCollector(Collector):
         yield from self._waiting()
 
     def _waiting(self) -> Iterator[Metric]:
-        count: Tally[tuple[str, ...]] = Tally()
-        oldest: dict[str, float] = {}
-        for mta, waiting in self._ledger.waiting():
-            count[(mta, *label(waiting.code), waiting.provider)] += 1
-            oldest[mta] = min(waiting.since, oldest.get(mta, waiting.since))
         family = GaugeMetricFamily(
             "mail_deferred_recipients",
             "Recipients that wait for another attempt now.",
             labels=("mta", "class", "code", "provider"),
         )
-        for labels, number in count.items():
+        for labels, number in sorted(self._ledger.waiting.items()):
             family.add_metric(labels, number)
         yield family
         age = GaugeMetricFamily(
             "mail_deferred_oldest_seconds", "Age of the oldest recipient that waits; 0 if none does.", labels=("mta",)
         )
-        now = time.time()
+        now, oldest = time.time(), self._ledger.oldest()
         for mta in sorted({labels[0] for labels in self._counters.bounces_by_class.values}):
             age.add_metric((mta,), max(0.0, now - oldest[mta]) if mta in oldest else 0.0)
         yield age

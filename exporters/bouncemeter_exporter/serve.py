@@ -39,7 +39,7 @@ class Exporter:
     def __init__(self, config: Config, say: Callable[[str], None]) -> None:
         self._say = say
         self._lock, self._stopping, self._caught_up = threading.Lock(), threading.Event(), threading.Event()
-        self._ledger, self._counters = Ledger(), Counters()
+        self._ledger, self._counters = Ledger(config.max_age, config.max_messages), Counters()
         self._announced: set[str] = set()
         self._sources: Sequence[FollowedSource] = [
             FollowedSource(

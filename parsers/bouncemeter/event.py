@@ -123,6 +123,7 @@ class Event:
         text: The reply or error, as logged.
         stage: For a rejection, where in the dialogue.
         passed_to: The queue ID that the next server says it gave the message. Anyone can say so.
+        forwarded: It was our own server that said so: the message goes on under `passed_to`, to other recipients.
     """
 
     mta: str
@@ -140,6 +141,7 @@ class Event:
     text: str | None = None
     stage: Stage | None = None
     passed_to: str | None = None
+    forwarded: bool = False
 
     @property
     def kind(self) -> Kind | None:

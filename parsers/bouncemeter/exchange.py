@@ -30,6 +30,7 @@ STEPS = {event: StepKind(step) for event, step in _DATA["steps"].items()}
 EXPIRY_CODES = frozenset(_DATA["expiry"]["codes"])
 EXPIRY_WORDS = tuple(_DATA["expiry"]["words"])
 INTERNAL_CONNECTORS = frozenset(_DATA["internal"]["connectors"])
+INTERNAL_PREFIXES = tuple(_DATA["internal"]["prefixes"])
 
 # --- a row: comma-separated values, quotes doubled --------------------------------------------------------------
 
@@ -93,7 +94,7 @@ class ExchangeParser:
         return values(first_field, line) is not None and len(_columns(line)) in LAYOUTS
 
     def reader(self, clock: Clock = time.time) -> LineReader:
-        """A reader for one file: it remembers the `#Fields:` line and the open SMTP sessions."""
+        """A reader for one file: it remembers the `#Fields:` line, the server's name and the open SMTP sessions."""
         return _Reader(Stamps(clock)).read
 
 
@@ -130,6 +131,7 @@ class _Reader:
         self._names: list[str] | None = None
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._receiving = False
+        self._host: str | None = None
 
     def read(self, line: str) -> Sequence[Entry]:
         line = line.removeprefix("\ufeff")
@@ -159,6 +161,7 @@ class _Reader:
 
     def _tracked(self, found: dict[str, str]) -> Iterator[Entry]:
         event = found["event-id"].upper()
+        self._host = _writer(found, event) or self._host
         if event in STEPS:
             yield from self._steps(found, STEPS[event])
         outcome = OUTCOMES.get(event)
@@ -166,7 +169,7 @@ class _Reader:
             return
         if not found.get("internal-message-id"):
             raise UnparsedLineError(f"a row of event {event} without an internal-message-id")
-        if event == "SEND" and _is_internal(found):
+        if event in ("SEND", "SENDEXTERNAL") and _is_internal(found):
             yield from self._steps(found, StepKind.PASSED_ON)
             return
         names = recipients.parse_string(found.get("recipient-address", "")).as_list()
@@ -188,6 +191,7 @@ class _Reader:
             outcome=outcome,
             code=code,
             time=moment,
+            host=self._host,
             reply_code=reply_code,
             queue_id=found["internal-message-id"],
             recipient=recipient,
@@ -213,6 +217,7 @@ class _Reader:
                 mta=PARSER.name,
                 queue_id=message,
                 time=self._stamps.seconds(found["date-time"]),
+                host=self._host,
                 sender=_sender(found),
                 peer=found.get("client-ip") or None,
                 recipient=recipient,
@@ -340,13 +345,24 @@ def _says_expired(text: str, code: str) -> bool:
     return text.partition(code)[2].lstrip().startswith(EXPIRY_WORDS)
 
 
+def _writer(found: dict[str, str], event: str) -> str | None:
+    """The server that wrote a row, by its short name: internal-message-id is a number of that server alone. It is the
+    client of what it sends and delivers, and the server in all else; a row may leave either out."""
+    ours, other = found.get("server-hostname"), found.get("client-hostname")
+    if event in OUTCOMES:
+        ours, other = other, ours
+    name = ours or other
+    return name if not name or name[:1].isdigit() else name.partition(".")[0].upper()
+
+
 def _is_internal(found: dict[str, str]) -> bool:
     """Whether a SEND went to a server of the same organisation."""
     for item in found.get("custom-data", "").split(";"):
         name, _, value = item.partition("=")
         if name == "S:ToEntity":
             return value != "Internet"
-    return found.get("connector-id", "").lower() in INTERNAL_CONNECTORS
+    connector = found.get("connector-id", "").lower()
+    return connector in INTERNAL_CONNECTORS or connector.startswith(INTERNAL_PREFIXES)
 
 
 def _sender(found: dict[str, str]) -> str | None:

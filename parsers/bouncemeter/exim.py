@@ -375,9 +375,11 @@ def _recipients(target_text: str, top: str | None) -> tuple[str, str | None]:
     """The address tried and, where it differs, the one it came from."""
     if top is None:
         return target_text, None
-    if "@" not in target_text or target_text[0] in "|/:>" or top.startswith('"'):
-        # A mailbox, file or pipe of that address; or the address itself, in quotes.
+    if target_text[0] in "|/:>" or target_text.startswith("save ") or top.startswith('"'):
+        # A file or pipe of that address; or the address itself, in quotes.
         return top, None
+    if "@" not in target_text and top.lower().startswith(f"{target_text}@".lower()):
+        return top, None  # a mailbox here
     return target_text, top
 
 

@@ -103,7 +103,11 @@ arrival = (
     "client=" + client("peer") + pp.ZeroOrMore(login) + pp.Opt(", orig_queue_id=" + pp.Word(pp.alphanums)("related"))
 )
 
-submission = pp.Regex(r"uid=[0-9]+")("uid") + " from=<"
+submission = (
+    pp.Regex(r"uid=[0-9]+")("uid")
+    + " from=<"
+    + pp.Opt(address("sender") + ">" + pp.Opt(" orig_id=" + pp.Word(pp.alphanums)("related")))
+)
 
 notification = (
     pp.Regex(r"(?:sender|postmaster) (?:non-delivery|delay|delivery status)")("notification")
@@ -111,7 +115,8 @@ notification = (
     + pp.Word(pp.alphanums)("related")
 )
 
-removal = pp.Literal("removed")("removed") + pp.StringEnd()
+removal = (pp.Literal("removed") | "requeued")("removed") + pp.StringEnd()
+"""`requeued` by postsuper(1): the message comes back under another queue ID, with `orig_id=`."""
 
 station = exact(
     queue_id("queue_id") + ": " + (delivery | queued | expiry | arrival | submission | notification | removal)
@@ -174,6 +179,9 @@ STAGES = {
 }
 """The command that was refused; all others come at or after DATA."""
 
+DOUBLE_BOUNCE = "double-bounce@"
+"""The sender of Postfix's own mail about bounces (double_bounce_sender): as good as the empty one."""
+
 _AGENTS = """
     anvil bounce cleanup defer discard dnsblog error flush lmtp local master oqmgr pickup pipe postdrop postlog
     postlogd postmap postfix-script postqueue postscreen postsuper proxymap qmgr qmqpd retry scache sendmail showq
@@ -182,7 +190,7 @@ _AGENTS = """
 AGENTS = frozenset(_AGENTS.split())
 """The programs of Postfix, as they name themselves in the log."""
 
-MARKS = (": to=<", ": from=<", ": client=", ": uid=", ": removed", "reject: ", " notification: ")
+MARKS = (": to=<", ": from=<", ": client=", ": uid=", ": removed", ": requeued", "reject: ", " notification: ")
 """What a line must hold to be of interest: a cheap test before any grammar is tried."""
 
 
@@ -248,6 +256,7 @@ class _Reader:
                     text=found["text"],
                 ),
             )
+        sender = found.get("sender")
         for mark, what in _STEPS.items():
             if mark in found:
                 return (
@@ -257,7 +266,7 @@ class _Reader:
                         queue_id=found["queue_id"],
                         time=self._stamps.seconds(prefix.get("stamp")),
                         host=prefix.get("host"),
-                        sender=found.get("sender"),
+                        sender="" if sender is not None and sender.startswith(DOUBLE_BOUNCE) else sender,
                         peer=found.get("peer"),
                         related=found.get("related"),
                     ),
@@ -287,6 +296,7 @@ class _Reader:
                 reply_code=reply_code,
                 queue_id=found["queue_id"],
                 passed_to=taken.get("passed_to"),
+                forwarded=found["relay"] == "local" and said.startswith("forwarded as "),
                 recipient=found["recipient"],
                 original_recipient=found.get("original_recipient"),
                 relay=found["relay"],

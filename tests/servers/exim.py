@@ -24,7 +24,7 @@ exim_user = Debian-exim
 exim_group = Debian-exim
 primary_hostname = mta.test
 local_interfaces = 127.0.0.1
-daemon_smtp_ports = {port}
+daemon_smtp_ports = {port} : {back}
 tls_advertise_hosts =
 host_lookup =
 rfc1413_hosts =
@@ -35,6 +35,7 @@ remote_max_parallel = 10
 never_users =
 keep_environment =
 queue_only
+delay_warning =
 acl_smtp_rcpt = check_rcpt
 {settings}
 
@@ -51,6 +52,11 @@ alias:
   driver = redirect
   domains = alias.test
   data = ${{lookup{{$local_part}}lsearch{{{base}/aliases}}}}
+mailbox:
+  driver = accept
+  domains = local.test
+  local_parts = lsearch;{base}/mailusers
+  transport = mailbox
 blackhole:
   driver = redirect
   domains = hole.test
@@ -60,6 +66,13 @@ nowhere:
   domains = nowhere.test
   allow_fail
   data = :fail: no such road
+filter:
+  driver = manualroute
+  domains = filtered.test
+  condition = ${{if !eq{{$received_port}}{{{back}}}}}
+  route_list = * "127.0.0.1" byname
+  self = send
+  transport = filter
 relay:
   driver = manualroute
   domains = !closed.test
@@ -79,39 +92,73 @@ relay:
   port = {relay}
   hosts_try_fastopen =
   allow_localhost
+mailbox:
+  driver = appendfile
+  file = {base}/mailboxes/$local_part_data
+  create_directory
+  user = Debian-exim
+filter:
+  driver = smtp
+  port = {filter}
+  hosts_try_fastopen =
+  allow_localhost
 closed:
   driver = smtp
   port = 1
   allow_localhost
 
 begin retry
-expire.test * F,1s,1s
+expire.test * F,{lifetime}s,1s
 * * F,1h,1s
 """
+
+
+ALIASES = "two: ok-901@dest.test, unknown-902@dest.test\n"
 
 
 class Exim:
     """One Exim instance that relays all mail to `relay` on loopback.
 
     Domains with a meaning: `alias.test` (the file `aliases`), `hole.test`, `nowhere.test` (no route),
-    `closed.test` (connection refused), `expire.test` (gives up after a second).
+    `closed.test` (connection refused), `expire.test` (gives up after `lifetime`), `local.test` (mailboxes),
+    `filtered.test` (goes to a filter on the port `filter`, which hands it back on the port `back`).
 
     Args:
         base: An empty directory that other users may enter.
         relay: The port of the next hop.
         settings: Further lines of the main section, `log_selector` for one.
+        aliases: Lines of the file `aliases`.
+        lifetime: Seconds that mail to `expire.test` may wait.
     """
 
-    def __init__(self, base: Path, relay: int, settings: str = "") -> None:
-        self.base, self.port = base, free_port()
+    def __init__(
+        self, base: Path, relay: int, settings: str = "", *, aliases: str = ALIASES, lifetime: int = 1
+    ) -> None:
+        self.base, self.port, self.back, self.filter = base, free_port(), free_port(), free_port()
         self.config, self.log = base / "exim.conf", base / "mainlog"
         for directory in (base, base / "spool"):
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(0o755)
             shutil.chown(directory, "Debian-exim", "Debian-exim")
-        self.config.write_text(CONFIG.format(base=base, port=self.port, relay=relay, binary=BINARY, settings=settings))
-        (base / "aliases").write_text("two: ok-901@dest.test, unknown-902@dest.test\n")
+        config = CONFIG.format(
+            base=base,
+            port=self.port,
+            back=self.back,
+            filter=self.filter,
+            relay=relay,
+            binary=BINARY,
+            settings=settings,
+            lifetime=lifetime,
+        )
+        self.config.write_text(config)
+        (base / "aliases").write_text(aliases)
+        self.open_mailboxes()
         self._daemon: subprocess.Popen[bytes] | None = None
+
+    def open_mailboxes(self, *, closed: bool = False) -> None:
+        """Let `ann` and `bob` at `local.test` get mail, or have it deferred."""
+        users = "ann:\nbob:\n" if closed else "ann: ann\nbob: bob\n"
+        (self.base / "mailusers").write_text(users)
 
     def command(self, *words: str, check: bool = True) -> str:
         """Run exim on this instance and return what it printed."""
@@ -119,7 +166,7 @@ class Exim:
         return subprocess.run(command, check=check, capture_output=True, text=True, timeout=120).stdout
 
     def __enter__(self) -> Exim:
-        self._daemon = subprocess.Popen([str(BINARY), "-C", str(self.config), "-bdf", "-oX", f"127.0.0.1.{self.port}"])
+        self._daemon = subprocess.Popen([str(BINARY), "-C", str(self.config), "-bdf"])
         wait_for(self.port)
         return self
 

@@ -52,13 +52,13 @@ maillog_file_prefixes = {base}
 myhostname = mta.test
 mydomain = test
 myorigin = mta.test
-mydestination =
+mydestination = {local}
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 mynetworks = 127.0.0.0/8
 relayhost = [127.0.0.1]:{relay}
 relay_domains =
-alias_maps =
+alias_maps = {aliases}
 local_recipient_maps =
 biff = no
 smtp_host_lookup = native
@@ -75,8 +75,8 @@ minimal_backoff_time = 1s
 maximal_backoff_time = 2s
 queue_run_delay = 1s
 smtpd_delay_open_until_valid_rcpt = no
-bounce_queue_lifetime = 1h
-maximal_queue_lifetime = 1h
+bounce_queue_lifetime = {lifetime}
+maximal_queue_lifetime = {lifetime}
 {settings}
 """
 
@@ -89,9 +89,20 @@ class Postfix:
         relay: The port of the next hop.
         settings: Further lines of main.cf.
         services: Further lines of master.cf.
+        aliases: Lines of aliases(5) for the domain `local.test`.
+        lifetime: How long mail may wait.
     """
 
-    def __init__(self, base: Path, relay: int, settings: str = "", services: str = "") -> None:
+    def __init__(
+        self,
+        base: Path,
+        relay: int,
+        settings: str = "",
+        services: str = "",
+        *,
+        aliases: str = "",
+        lifetime: str = "1h",
+    ) -> None:
         self.base, self.port = base, free_port()
         self.config = base / "etc"
         self.log = base / "mail.log"
@@ -99,14 +110,35 @@ class Postfix:
             (base / name).mkdir(parents=True, exist_ok=True)
         base.chmod(0o755)
         shutil.chown(base / "data", "postfix", "postfix")
-        (self.config / "main.cf").write_text(MAIN.format(base=base, log=self.log, relay=relay, settings=settings))
+        main = MAIN.format(
+            base=base,
+            log=self.log,
+            relay=relay,
+            settings=settings,
+            lifetime=lifetime,
+            local="local.test" if aliases else "",
+            aliases=f"hash:{base}/etc/aliases" if aliases else "",
+        )
+        (self.config / "main.cf").write_text(main)
+        (self.config / "aliases").write_text(aliases)
         (self.config / "master.cf").write_text(MASTER.format(port=f"127.0.0.1:{self.port}", extra=services))
+
+    def add_filter(self) -> None:
+        """Before the start: mail that comes in on the port `filtered` goes to a filter on the port `filter`, which
+        hands it back on the port `back`."""
+        self.filtered, self.filter, self.back = free_port(), free_port(), free_port()
+        with (self.config / "master.cf").open("a") as master:
+            master.write(
+                f"127.0.0.1:{self.filtered} inet n - n - - smtpd -o content_filter=smtp:[127.0.0.1]:{self.filter}\n"
+                f"127.0.0.1:{self.back} inet n - n - - smtpd\n"
+            )
 
     def command(self, *words: str) -> None:
         """Run one of Postfix's own commands on this instance."""
         subprocess.run([*words[:1], "-c", str(self.config), *words[1:]], check=True, capture_output=True, timeout=60)
 
     def __enter__(self) -> Postfix:
+        self.command("postalias", f"hash:{self.config}/aliases")
         environment = {**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
         subprocess.run(
             ["postfix", "-c", str(self.config), "start"], check=True, capture_output=True, env=environment, timeout=60

@@ -10,8 +10,10 @@ with `DATA ` is given at the end of the data, to the whole transaction.
 from __future__ import annotations
 
 import re
+import smtplib
 import threading
 from dataclasses import dataclass, field
+from typing import Self
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -43,6 +45,7 @@ FATES: dict[str, tuple[str, ...]] = {
     "forgeok": ("DATA 250 2.0.0 Ok: queued as 4AAAA) dsn=5.1.1, status=bounced (550 5.1.1 no such user",),
     "data": ("DATA 554 5.6.0 Message content rejected",),
     "datasoft": ("DATA 451 4.3.0 Try the content again", OK),
+    "greyhard": ("450 4.7.1 Not yet", "550 5.7.1 Not ever"),
 }  # fmt: skip
 
 _NAMED_CODE = re.compile(r"code(?P<class>[45])(?P<subject>\d)(?P<detail>\d+)")
@@ -92,6 +95,13 @@ class Truth:
         """Answers of one outcome."""
         return sum(answer.outcome == outcome for answer in self.answers)
 
+    def lives(self) -> dict[str, list[str]]:
+        """The outcomes of each recipient's attempts, in order."""
+        found: dict[str, list[str]] = {}
+        for answer in self.answers:
+            found.setdefault(answer.recipient, []).append(answer.outcome)
+        return found
+
 
 class _Handler:
     def __init__(self, truth: Truth) -> None:
@@ -128,17 +138,69 @@ class _Handler:
         return reply
 
 
-class FateServer:
-    """The server on a free loopback port, for use in a `with`."""
+class _FilterHandler:
+    """Hands every message back to the server it came from, on another port, and says so in its reply."""
 
-    def __init__(self) -> None:
-        self.truth = Truth()
-        self.port = free_port()
-        self._controller = Controller(_Handler(self.truth), hostname="127.0.0.1", port=self.port, enable_SMTPUTF8=True)
+    def __init__(self, back: int) -> None:
+        self.back = back
+        self.seen: set[str] = set()
+        self.handed_on = 0
+        self.held: set[str] = set()
 
-    def __enter__(self) -> FateServer:
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
+    ) -> str:
+        if "held" in address and address not in self.seen:
+            self.seen.add(address)
+            self.held.add(address)
+            return "451 4.3.0 The scanner is busy"
+        envelope.rcpt_tos.append(address)
+        return OK
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        content = envelope.content if isinstance(envelope.content, bytes) else b""
+        with smtplib.SMTP("127.0.0.1", self.back, local_hostname="filter.test", timeout=30) as client:
+            client.ehlo()
+            client.mail(envelope.mail_from or "<>")
+            for recipient in envelope.rcpt_tos:
+                client.rcpt(recipient)
+            code, said = client.data(content)
+        self.handed_on += len(envelope.rcpt_tos)
+        return f"{code} 2.0.0 from MTA(smtp:[127.0.0.1]:{self.back}): {code} {said.decode()}"
+
+
+class _Server:
+    """A handler on a loopback port, for use in a `with`."""
+
+    def __init__(self, handler: object, port: int) -> None:
+        self.port = port
+        self._controller = Controller(handler, hostname="127.0.0.1", port=port, enable_SMTPUTF8=True)
+
+    def __enter__(self) -> Self:
         self._controller.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._controller.stop()
+
+
+class FateServer(_Server):
+    """The server of the fates, on a free loopback port, for use in a `with`."""
+
+    def __init__(self) -> None:
+        self.truth = Truth()
+        super().__init__(_Handler(self.truth), free_port())
+
+
+class Filter(_Server):
+    """A content filter as Amavis is one: it takes mail on `port` and hands it back on the port `back`.
+
+    A recipient with `held` in it is deferred at the first attempt.
+
+    Attributes:
+        handler: Tells `handed_on`, recipients that it handed back, and `held`, those that it deferred.
+    """
+
+    def __init__(self, port: int, back: int) -> None:
+        self.handler = _FilterHandler(back)
+        super().__init__(self.handler, port)

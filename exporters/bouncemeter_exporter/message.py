@@ -1,0 +1,108 @@
+"""What is remembered of one message, and how it is packed while its recipients wait.
+
+Most messages pass in a moment and live as objects. Those that wait for hours or days are kept as bytes, a few
+times smaller: that is what lets a million of them wait in little memory.
+"""
+
+from __future__ import annotations
+
+import marshal
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from bouncemeter.event import EnhancedCode
+
+__all__ = ["Message", "Recipient", "pack", "seen", "unpack"]
+
+
+@dataclass(slots=True)
+class Recipient:
+    """One recipient of one message.
+
+    Attributes:
+        since: The time of its first deferral, in seconds since 1970 UTC; None if it was not deferred.
+        code: The code of its last deferral.
+        provider: Who deferred it.
+        ended: Nothing more will come: delivered, bounced, expired, or passed on.
+    """
+
+    since: float | None = None
+    code: EnhancedCode | None = None
+    provider: str = ""
+    ended: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it was deferred and has not ended."""
+        return self.since is not None and not self.ended
+
+
+@dataclass(slots=True)
+class Message:
+    """One message in the queue of one server.
+
+    Attributes:
+        begun: When it arrived, or, if that was not seen, the time of the first line about it.
+        seen: The time of the latest line about it.
+        arrived: Whether its arrival was seen.
+        queued: Whether a line named its sender.
+        notification: Its sender is empty: a bounce message.
+        removed: It left the queue.
+        expired: The server gave up on whoever still waits.
+        unnamed: A recipient was counted as expired that no line had named by then.
+        peer: The address of the client that handed it over.
+        origin: The queue ID that it had before, if the server told.
+        soft_before: Recipients that were counted as soft under an earlier queue ID.
+        recipients: Those that a line named, by `Ledger`'s key.
+    """
+
+    begun: float
+    seen: float
+    arrived: bool = False
+    queued: bool = False
+    notification: bool = False
+    removed: bool = False
+    expired: bool = False
+    unnamed: bool = False
+    peer: str | None = None
+    origin: str | None = None
+    soft_before: frozenset[str] = frozenset()
+    recipients: dict[str, Recipient] = field(default_factory=dict)
+
+    def waiting(self) -> Iterator[tuple[str, Recipient]]:
+        """The recipients that wait, with their keys."""
+        return ((key, each) for key, each in self.recipients.items() if each.waits)
+
+
+_SEEN = struct.Struct("<d")
+_FLAGS = ("arrived", "queued", "notification", "removed", "expired", "unnamed")
+
+
+def pack(message: Message) -> bytes:
+    """The same message as bytes, for this process alone."""
+    flags = sum(getattr(message, name) << place for place, name in enumerate(_FLAGS))
+    recipients = tuple(
+        (key, each.since, tuple(each.code) if each.code else None, each.provider, each.ended)
+        for key, each in message.recipients.items()
+    )
+    fields = (message.begun, flags, message.peer, message.origin, tuple(message.soft_before), recipients)
+    return _SEEN.pack(message.seen) + marshal.dumps(fields, 2)
+
+
+def seen(packed: bytes) -> float:
+    """The time of the latest line about a packed message, at a tenth of the cost of unpacking it."""
+    found: float = _SEEN.unpack_from(packed)[0]
+    return found
+
+
+def unpack(packed: bytes) -> Message:
+    """The message that was packed."""
+    fields = marshal.loads(memoryview(packed)[_SEEN.size :])  # noqa: S302 - our own bytes
+    begun, flags, peer, origin, soft_before, recipients = fields
+    message = Message(begun, seen(packed), peer=peer, origin=origin, soft_before=frozenset(soft_before))
+    for place, name in enumerate(_FLAGS):
+        setattr(message, name, bool(flags >> place & 1))
+    for key, since, code, provider, ended in recipients:
+        message.recipients[key] = Recipient(since, EnhancedCode(*code) if code else None, provider, ended)
+    return message
