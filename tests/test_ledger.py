@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from bouncemeter.event import EnhancedCode, Event, Outcome, Step, StepKind
 from bouncemeter_exporter.ledger import Fact, FactKind, Ledger
 from bouncemeter_exporter.message import Message, Recipient, pack, seen, unpack
@@ -198,10 +200,19 @@ def test_only_a_filter_of_our_own_is_believed() -> None:
     assert handed_back("10.0.0.5") == []
     assert handed_back("fd00::5") == []
     assert kinds(handed_back("8.8.8.8")) == [(FactKind.ENDED, SENT)]
-    before = [step(StepKind.ARRIVED, "B2", peer="x[127.0.0.1]", time=900.0), step(StepKind.ARRIVED, time=990.0)]
-    stirred = event(HOLD, "b@x", queue_id="B2", time=999.0)
-    facts = take(Ledger(), *before, stirred, filtered())
-    assert kinds(facts) == [(FactKind.SOFT_BOUNCE, HOLD), (FactKind.ENDED, SENT)]
+
+
+def test_the_queue_id_of_another_message_is_not_believed() -> None:
+    """A server on loopback, which may be the real destination, repeats queue IDs that it knows of us."""
+    ended = [(FactKind.ENDED, SENT)]
+    back = step(StepKind.ARRIVED, "B2", peer="localhost[127.0.0.1]")
+    before = step(StepKind.ARRIVED, "B2", peer="localhost[127.0.0.1]", time=999.0)
+    assert kinds(take(Ledger(), before, step(StepKind.ARRIVED), filtered())) == ended
+    other_recipient = event(SENT, "b@dest.test", queue_id="B2")
+    assert kinds(take(Ledger(), back, other_recipient, step(StepKind.REMOVED, "B2"), filtered())) == ended * 2
+    with_extension = event(SENT, "A+spam@dest.test", queue_id="B2")
+    assert kinds(take(Ledger(), back, with_extension, filtered())) == ended
+    assert kinds(take(Ledger(), back, filtered(), filtered(queue_id="C3"))) == ended
 
 
 def test_queued_as_alone_proves_nothing() -> None:
@@ -298,6 +309,20 @@ def test_what_ends_is_forgotten_also_where_the_log_tells_no_removals() -> None:
         take(ledger, step(StepKind.ARRIVED, f"Q{number}", time=1000.0 + number))
         take(ledger, event(SENT, queue_id=f"Q{number}", time=1001.0 + number))
     assert (len(ledger), ledger.evicted) == (0, 0)
+
+
+def test_who_waits_takes_little_memory() -> None:
+    """A million recipients that wait fit in 400 MB; what comes and goes takes none."""
+    ledger, number = Ledger(), 20_000
+    tracemalloc.start()
+    for n in range(number):
+        name, now = f"4A1B{n:07X}", 1e9 + n
+        take(ledger, step(StepKind.ARRIVED, name, peer="mail.src.test[192.0.2.9]", time=now))
+        take(ledger, event(HOLD, f"recipient{n}@dest{n}.test", name, relay="mx.test[192.0.2.1]:25", time=now))
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert waiting(ledger) == number
+    assert size / number < 350
 
 
 def test_the_oldest_is_who_waits_longest() -> None:

@@ -118,6 +118,7 @@ def test_the_configuration_file_names_sources_and_address(tmp_path: Path) -> Non
         (["--web.listen-address", "here", __file__], "'here' is not an address to listen on", 2),
         (["--format-of", "sendmail", __file__], "no log format 'sendmail'; installed: exchange, exim, postfix", 1),
         (["--config", "/nowhere.toml"], "cannot read /nowhere.toml", 1),
+        (["--ledger.max-age", "soon", __file__], "'soon' is not a duration such as 6d or 36h", 2),
     ],
 )
 def test_a_wrong_start_is_answered_by_one_sentence(
@@ -135,6 +136,9 @@ def test_a_wrong_start_is_answered_by_one_sentence(
         ("sources = 3", "sources must be a list"),
         ("source = []", "there is no setting source"),
         ("[web]\nport = 1", "there is no setting web.port"),
+        ("[ledger]\nmax_age = 6", "max_age must be a string"),
+        ('[ledger]\nmax_age = "6 days"', "ledger.max_age: '6 days' is not a duration"),
+        ('[ledger]\nmax_messages = "many"', "max_messages must be a number"),
         ("sources = [1]", "a source is a path"),
         ("sources = [", "is not TOML"),
     ],
@@ -148,6 +152,16 @@ def test_a_wrong_configuration_is_answered_by_one_sentence(
     assert done.returncode == 1
     assert str(config) in done.stderr
     assert sentence in done.stderr
+
+
+def test_the_ledger_forgets_what_it_is_told_to(tmp_path: Path) -> None:
+    log, config = tmp_path / "mail.log", tmp_path / "bouncemeter.toml"
+    log.write_text("".join(line(n, "4.2.2", "deferred") for n in (1, 9)))
+    config.write_text(f'from_start = true\nsources = ["{log}"]\n[ledger]\nmax_age = "5d"\nmax_messages = 10\n')
+    for words, kept in (([], 2), (["--ledger.max-age", "5s"], 1), (["--ledger.max-messages", "1"], 1)):
+        with Exporter("--config", config, *words) as exporter:
+            assert exporter.value("bouncemeter_ledger_entries") == kept
+            assert exporter.value("bouncemeter_ledger_evicted_total") == 2 - kept
 
 
 def test_promtool_finds_nothing_to_say() -> None:
@@ -178,7 +192,13 @@ def test_a_real_prometheus_has_the_number_that_happened(server_dir: Path) -> Non
             delivered = server.truth.count("delivered") - 1  # one before the exporter came
             prometheus.wait_for_value('sum(mail_delivery_attempts_total{outcome="delivered"})', delivered)
             assert (prometheus.value(f"increase({by_class}[1m])") or 0) > 0
-            exemplars = prometheus.ask("query_exemplars", query=by_class, start="0", end="9999999999")
-            ids = {each["labels"]["queue_id"] for series in exemplars for each in series["exemplars"]}
-            assert ids
-            assert ids <= {line.split(": ")[1] for line in postfix.log.read_text().splitlines() if "5.7.1" in line}
+            lines = postfix.log.read_text().splitlines()
+            for query, word in (
+                (by_class, "5.7.1"),
+                ('mail_delivery_delay_seconds_bucket{outcome="bounced"}', "5.7.1"),
+            ):
+                ids = {each["queue_id"] for each in prometheus.exemplars(query)}
+                assert ids
+                assert ids <= {line.split(": ")[1] for line in lines if word in line}
+            found = [*prometheus.exemplars('{__name__=~"mail_.+"}')]
+            assert all(list(each) == ["queue_id"] and "@" not in each["queue_id"] for each in found)

@@ -76,8 +76,11 @@ def _common(
     """Mail bounces of Postfix, Exim and Exchange, by enhanced status code: for Prometheus and for you."""
 
 
-def _read(arguments: list[str], format_of: str | None, task: str) -> Iterator[tuple[LogReader, list[Entry]]]:
-    """The entries of logs, oldest log first, with the reader that tells of their lines."""
+def _read(
+    arguments: list[str], format_of: str | None, task: str, about: frozenset[str] = frozenset()
+) -> Iterator[tuple[LogReader, list[Entry]]]:
+    """The entries of logs, oldest log first, with the reader that tells of their lines. With `about`, at least those
+    of lines that hold one of these words."""
     from bouncemeter.plugin import ParserNotFoundError, parser
 
     from bouncemeter_exporter.reading import UnknownFormatError, oldest_first
@@ -97,7 +100,7 @@ def _read(arguments: list[str], format_of: str | None, task: str) -> Iterator[tu
         with progress(sum(path.stat().st_size for path in paths if path), task) as advance:
             for path in paths:
                 try:
-                    yield from _read_one(path, chosen, advance)
+                    yield from _read_one(path, chosen, advance, about)
                 except UnknownFormatError as error:
                     if path is None or str(path) in arguments:
                         raise
@@ -106,7 +109,9 @@ def _read(arguments: list[str], format_of: str | None, task: str) -> Iterator[tu
         _fail(error)
 
 
-def _read_one(path: Path | None, chosen: Parser | None, advance: Advance) -> Iterator[tuple[LogReader, list[Entry]]]:
+def _read_one(
+    path: Path | None, chosen: Parser | None, advance: Advance, about: frozenset[str]
+) -> Iterator[tuple[LogReader, list[Entry]]]:
     import time
 
     from bouncemeter_exporter.reading import LogReader
@@ -115,7 +120,7 @@ def _read_one(path: Path | None, chosen: Parser | None, advance: Advance) -> Ite
     name = str(path) if path else "standard input"
     # An old file's lines are not later than its last change: that tells their year.
     last_change = path.stat().st_mtime if path else time.time()
-    log = LogReader(name, chosen, clock=lambda: last_change)
+    log = LogReader(name, chosen, clock=lambda: last_change, about=about)
     with closing(open_log(path) if path else sys.stdin.buffer) as stream:
         for lines, size in read_lines(stream, name):
             yield log, log.take(lines)
@@ -211,6 +216,44 @@ def explain(
         typer.echo(json.dumps(found.as_json(), indent=2))
     else:
         found.show()
+
+
+@app.command()
+def trace(
+    queue_id: Annotated[str, typer.Argument(metavar="QUEUE_ID", help="As the log writes it.")],
+    logs: Logs,
+    output: Output = OutputFormat.TEXT,
+    format_of: FormatOf = None,
+) -> None:
+    """Tell one message's story: arrival, each attempt with its reply and what that means, the end.
+
+    The story follows the message through a content filter, and to the bounce messages that came of it.
+
+    Examples:
+
+      bouncemeter trace 4A1B2C3D57 /var/log/mail.log*
+
+      bouncemeter trace --format json 1xVsuB-0001DU-2n /var/log/exim4/mainlog
+    """
+    from bouncemeter_exporter.sources.text import STDIN
+    from bouncemeter_exporter.trace import tell
+
+    if STDIN in logs:
+        _fail("trace reads logs more than once; name files, not standard input", 2)
+
+    def read(about: frozenset[str]) -> Iterator[Entry]:
+        for _, entries in _read(logs, format_of, "Looking", about):
+            yield from entries
+
+    story = tell(queue_id, read)
+    if story is None:
+        _fail(f"nothing is told of queue ID {queue_id} in {', '.join(logs)}")
+    if output is OutputFormat.JSON:
+        typer.echo(json.dumps(story.as_json(), indent=2))
+    else:
+        from bouncemeter_exporter.terminal import show_story
+
+        show_story(story)
 
 
 @app.command()

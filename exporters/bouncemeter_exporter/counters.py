@@ -6,6 +6,7 @@ Labels have closed sets of values, whatever a remote server writes: codes and cl
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
@@ -38,6 +39,15 @@ class Example:
     time: float | None
 
 
+_QUEUE_ID = re.compile("[0-9A-Za-z-]{1,64}")
+
+
+def _example(event: Event) -> Example | None:
+    """The message behind an event, if it has a queue ID and that is one: nothing else goes into an exemplar."""
+    queue_id = event.queue_id
+    return Example(queue_id, event.time) if queue_id is not None and _QUEUE_ID.fullmatch(queue_id) else None
+
+
 class Counter:
     """Counts by label values, with the latest example of each."""
 
@@ -48,8 +58,8 @@ class Counter:
     def add(self, labels: Labels, event: Event | None = None) -> None:
         """Count one."""
         self.values[labels] += 1
-        if event is not None and event.queue_id is not None and len(event.queue_id) <= 64:
-            self.examples[labels] = Example(event.queue_id, event.time)
+        if event is not None and (example := _example(event)) is not None:
+            self.examples[labels] = example
 
 
 @dataclass(slots=True)
@@ -65,8 +75,8 @@ class Delays:
         bucket = bisect_left(DELAY_BUCKETS, seconds)
         self.counts[bucket] += 1
         self.total += seconds
-        if event.queue_id is not None and len(event.queue_id) <= 64:
-            self.examples[bucket] = (Example(event.queue_id, event.time), seconds)
+        if (example := _example(event)) is not None:
+            self.examples[bucket] = (example, seconds)
 
 
 class Counters:

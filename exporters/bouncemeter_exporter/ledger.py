@@ -363,8 +363,7 @@ class Ledger:
 
     def _handed_on(self, event: Event, server: _Server, message: Message, queue_id: str) -> bool:
         """Whether a delivery was to a filter or to our own server, which has the message under another queue ID
-        now. That the next server says so proves nothing: the ID must be one that this log told of, not long ago,
-        as come from where this mail went, and not before this message."""
+        now. That the next server says so proves nothing: see `_came_back`."""
         if event.forwarded:
             return True
         if event.passed_to is None or event.passed_to == queue_id:
@@ -372,22 +371,13 @@ class Ledger:
         successor = self._peek(server, event, event.passed_to)
         if successor is None or self._time(event) - successor.seen > LATE:
             return False
-        if successor.begun < message.begun - UNORDERED or not _came_back(event, successor, queue_id):
+        if not _came_back(event, message, successor, queue_id):
             return False
-        self._carry_soft(event, server, message)
+        # What was deferred before the hand-off is not soft once more behind it; and nobody else hands this one on.
+        successor.origin, successor.soft_before = queue_id, successor.soft_before | _soft(message)
+        if event.passed_to in server.waiting:
+            server.waiting[event.passed_to] = pack(successor)
         return True
-
-    def _carry_soft(self, event: Event, server: _Server, message: Message) -> None:
-        """A recipient that was deferred before the hand-off is not soft once more behind it."""
-        soft = _soft(message)
-        passed_to = event.passed_to
-        if not soft or passed_to is None:
-            return
-        successor = self._peek(server, event, passed_to)
-        if successor is not None:
-            successor.soft_before |= soft
-            if passed_to in server.waiting:
-                server.waiting[passed_to] = pack(successor)
 
 
 def _key(event: Event, message: Message) -> str:
@@ -419,10 +409,18 @@ def _soft(message: Message) -> frozenset[str]:
 _ADDRESS = re.compile(r"\[([0-9A-Fa-f.:]+)\]")
 
 
-def _came_back(event: Event, successor: Message, queue_id: str) -> bool:
-    """Whether a message arrived from where a delivery went."""
+def _came_back(event: Event, message: Message, successor: Message, queue_id: str) -> bool:
+    """Whether a message is what a delivery became: it arrived from where that went, not before the first message, and
+    is for the same recipient, once all of its recipients are known."""
     if successor.origin is not None:
         return successor.origin == queue_id
+    if message.arrived and successor.begun < message.begun:
+        return False
+    name = _without_extension((event.recipient or "").lower())
+    if successor.removed and not any(
+        name == _without_extension(each) for key in successor.recipients for each in key.split("\n")[:2]
+    ):
+        return False
     to, came = _ADDRESS.search(event.relay or ""), _ADDRESS.search(successor.peer or "")
     if to is None or came is None:
         return False
@@ -432,3 +430,9 @@ def _came_back(event: Event, successor: Message, queue_id: str) -> bool:
         return False
     # Only a filter of our own is trusted to know our queue IDs: on this host, or on a private network.
     return (there.is_loopback and here.is_loopback) or (there == here and there.is_private)
+
+
+def _without_extension(address: str) -> str:
+    """An address without what a filter may have put behind the name: `ann+spam@dest.test` is for `ann`."""
+    local, _, domain = address.rpartition("@")
+    return f"{re.split('[+-]', local, maxsplit=1)[0]}@{domain}"

@@ -31,13 +31,20 @@ class LogReader:
         name: The log's name, for errors.
         parser: The parser to use; without one the format is detected.
         clock: Supplies the year that syslog leaves out.
+        about: Words: lines that hold none of them may be left out, where the format allows it.
     """
 
-    def __init__(self, name: str, parser: Parser | None = None, clock: Clock = time.time) -> None:
+    def __init__(
+        self,
+        name: str,
+        parser: Parser | None = None,
+        clock: Clock = time.time,
+        about: frozenset[str] = frozenset(),
+    ) -> None:
         self.name = name
         self.parser = parser
         self.counts: LineCounts = {"event": 0, "other": 0, "unparsed": 0}
-        self._clock = clock
+        self._clock, self._about = clock, about
         self._waiting: list[str] = []
         self._read: LineReader | None = parser.reader(clock) if parser else None
 
@@ -53,6 +60,8 @@ class LogReader:
             if self._read is None:
                 return []
             lines, self._waiting = self._waiting, []
+        if self._about and getattr(self.parser, "each_line_alone", False):
+            lines = [line for line in lines if any(word in line for word in self._about)]
         entries: list[Entry] = []
         for line in lines:
             entries += self._one(self._read, line)

@@ -6,12 +6,12 @@ Text from logs is never printed raw: control characters, which could drive a ter
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from bouncemeter.codes import Explanation, explain, reply_meaning
-from bouncemeter.event import EnhancedCode, Event, Kind, Outcome
+from bouncemeter.event import EnhancedCode, Entry, Event, Kind, Outcome, Step, StepKind
 from bouncemeter.providers import provider_of
 from bouncemeter.reasons import reason_of, reasons
 from rich import box
@@ -21,7 +21,20 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Advance", "console", "printable", "progress", "show_codes", "show_event", "show_explanation", "show_report"]
+from bouncemeter_exporter.records import rfc3339
+from bouncemeter_exporter.trace import Story, meaning_of
+
+__all__ = [
+    "Advance",
+    "console",
+    "printable",
+    "progress",
+    "show_codes",
+    "show_event",
+    "show_explanation",
+    "show_report",
+    "show_story",
+]
 
 STYLES = {"hard": "bold red", "soft": "dark_orange", "delivered": "green", "expired": "magenta", "waiting": "yellow"}
 """One colour for each meaning, as on the dashboards."""
@@ -222,6 +235,77 @@ def show_event(event: Event) -> None:
     out.print(table)
     out.print()
     show_explanation(explain(event.code), event.reply_code, reason_of(event))
+
+
+_STEPS = {
+    StepKind.ARRIVED: "arrived",
+    StepKind.QUEUED: "queued",
+    StepKind.NOTIFIED: "bounce message made",
+    StepKind.PASSED_ON: "passed on",
+    StepKind.DROPPED: "dropped",
+    StepKind.REMOVED: "left the queue",
+}
+
+
+def show_story(story: Story) -> None:
+    """One message's story."""
+    out = console()
+    first = story.entries[0]
+    out.print(Text(f"{story.queue_id}: {first.mta}{f' on {first.host}' if first.host else ''}", style="bold"))
+    out.print()
+    several = len(story.names) > 1
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for style in ("dim", "bold", "", ""):
+        table.add_column(style=style, overflow="fold", no_wrap=style in ("dim", "bold"))
+    explained: set[EnhancedCode] = set()
+    for entry in _without_repetition(story.entries):
+        cells = [Text(rfc3339(entry.time) or ""), Text(entry.queue_id or "" if several else "")]
+        if isinstance(entry, Step):
+            table.add_row(*cells, Text(_STEPS[entry.what]), Text(printable(_step_note(entry))))
+            continue
+        kind = entry.outcome if entry.outcome in STYLES else entry.kind or ""
+        table.add_row(*cells, Text(entry.outcome, style=STYLES.get(kind, "")), Text(printable(_event_note(entry))))
+        if entry.text:
+            table.add_row("", "", "", Text(printable(entry.text), style="dim"))
+        if entry.outcome is not Outcome.DELIVERED:
+            found = explain(entry.code)
+            meaning = "" if entry.code in explained else f": {meaning_of(entry)}"
+            explained.add(entry.code)
+            table.add_row(
+                "", "", "", Text(f"{entry.code} {found.title}{meaning}", style=STYLES.get(entry.kind or "", ""))
+            )
+    out.print(table)
+    if story.recipients:
+        out.print()
+        ends = _table(out, *(["message"] if several else []), "recipient", "outcome", title="Recipients")
+        for (queue_id, recipient), outcome in story.recipients.items():
+            name = [f"{queue_id}, {story.names[queue_id]}"] if several else []
+            style = STYLES.get({"bounced": "hard"}.get(outcome, outcome), "")
+            ends.add_row(*map(Text, name), Text(printable(recipient)), Text(outcome, style=style))
+        out.print(ends)
+
+
+def _without_repetition(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Entries without the later turns in the queue, which say nothing new."""
+    queued: set[str] = set()
+    for entry in entries:
+        if isinstance(entry, Step) and entry.what is StepKind.QUEUED:
+            if entry.queue_id in queued:
+                continue
+            queued.add(entry.queue_id)
+        yield entry
+
+
+def _step_note(step: Step) -> str:
+    notes = {"sender ": f"<{step.sender}>" if step.sender is not None else None, "client ": step.peer}
+    notes |= {"": step.recipient, "see " if step.what is StepKind.NOTIFIED else "before: ": step.related}
+    return ", ".join(f"{name}{value}" for name, value in notes.items() if value)
+
+
+def _event_note(event: Event) -> str:
+    where = f" by {event.relay}" if event.relay and event.relay != "none" else ""
+    late = f" after {event.delay:g} s" if event.delay is not None else ""
+    return f"{event.recipient or 'all that wait'}{where}{late}"
 
 
 def show_codes(rows: Sequence[Explanation]) -> None:

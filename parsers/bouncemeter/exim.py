@@ -245,6 +245,7 @@ class EximParser:
     """Exim's main log; see `bouncemeter.plugin.Parser`."""
 
     name = "exim"
+    each_line_alone = True
 
     def recognises(self, line: str) -> bool:
         """A line of Exim's own log, or of the program `exim` in syslog."""

@@ -50,6 +50,9 @@ class ParserNotFoundError(LookupError):
 class Parser(Protocol):
     """A log format.
 
+    A parser may say `each_line_alone = True`: none of its lines needs one before it to be understood, so that whoever
+    looks for something may leave lines out.
+
     Attributes:
         name: The value of the label `mta`: lower case, a word.
     """

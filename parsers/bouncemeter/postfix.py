@@ -198,6 +198,7 @@ class PostfixParser:
     """Postfix's log; see `bouncemeter.plugin.Parser`."""
 
     name = "postfix"
+    each_line_alone = True
 
     def recognises(self, line: str) -> bool:
         """A line of any Postfix program: `postfix/smtp`, `postfix-out/qmgr`, `mx1/relay/smtp`."""

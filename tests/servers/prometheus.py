@@ -56,6 +56,11 @@ class Prometheus:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}?{query}", timeout=10) as answer:
             return json.load(answer)["data"]
 
+    def exemplars(self, query: str) -> list[dict[str, str]]:
+        """The labels of the exemplars that a query's series have."""
+        series = self.ask("query_exemplars", query=query, start="0", end="9999999999")
+        return [exemplar["labels"] for each in series for exemplar in each["exemplars"]]
+
     def value(self, query: str) -> float | None:
         """The value of a query that gives one series; None if it gives none."""
         result = self.ask("query", query=query)["result"]
