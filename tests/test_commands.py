@@ -27,7 +27,7 @@ CONTRACT = """
     time mta host outcome kind code class reply_code reason provider queue_id recipient original_recipient sender
     relay delay text stage
 """
-REPORT = "lines attempts recipients bounces rejections notifications codes providers from to"
+REPORT = "lines attempts recipients bounces rejections notifications codes reasons providers from to"
 
 
 def on_a_terminal(*words: str) -> str:

@@ -54,12 +54,27 @@ Logs = Annotated[
 FormatOf = Annotated[
     str | None, typer.Option("--format-of", metavar="NAME", help="The logs' format, if it is not to be detected.")
 ]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; here its [providers] count.")
+]
 Output = Annotated[OutputFormat, typer.Option("--format", help="How to print.")]
 
 
 def _fail(message: object, code: int = FAILURE) -> NoReturn:
     typer.echo(f"bouncemeter: {message}", err=True)
     raise typer.Exit(code)
+
+
+def _use_providers(config: Path | None) -> None:
+    """Add the providers of a configuration file."""
+    from bouncemeter.providers import add_providers
+
+    from bouncemeter_exporter.config import ConfigError, read_config
+
+    try:
+        add_providers(read_config(config).providers if config else {})
+    except ConfigError as error:
+        _fail(error)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
@@ -134,6 +149,7 @@ def parse(
     *,
     redact: Annotated[bool, typer.Option("--redact", help="Hash the local part of addresses.")] = False,
     format_of: FormatOf = None,
+    config: ConfigFile = None,
 ) -> None:
     """Print the outcomes in logs as JSON, one object a line.
 
@@ -147,6 +163,7 @@ def parse(
 
     from bouncemeter_exporter.records import record, redacted
 
+    _use_providers(config)
     unparsed: dict[str, int] = {}
     for log, entries in _read(logs, format_of, "Parsing"):
         for entry in entries:
@@ -160,8 +177,10 @@ def parse(
 
 
 @app.command()
-def report(logs: Logs, output: Output = OutputFormat.TEXT, format_of: FormatOf = None) -> None:
-    """Summarise logs: delivered, soft and hard bounces, top codes with their meaning, providers.
+def report(
+    logs: Logs, output: Output = OutputFormat.TEXT, format_of: FormatOf = None, config: ConfigFile = None
+) -> None:
+    """Summarise logs: delivered, soft and hard bounces, top codes with their meaning, reasons, providers.
 
     Examples:
 
@@ -174,6 +193,7 @@ def report(logs: Logs, output: Output = OutputFormat.TEXT, format_of: FormatOf =
     from bouncemeter_exporter.ledger import Ledger
     from bouncemeter_exporter.report import Report
 
+    _use_providers(config)
     ledger, counted, readers = Ledger(), Report(), {}
     for log, entries in _read(logs, format_of, "Reading"):
         readers[id(log)] = log

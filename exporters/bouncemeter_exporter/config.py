@@ -10,6 +10,10 @@ telemetry_path = "/metrics"
 [ledger]
 max_age = "6d"
 max_messages = 1000000
+
+[providers.partner]
+hosts = ["mx.partner.example"]
+domains = ["partner.example"]
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from bouncemeter.providers import check_providers
 
 from bouncemeter_exporter.ledger import MAX_AGE, MAX_MESSAGES
 
@@ -50,6 +56,7 @@ class Config:
     telemetry_path: str = DEFAULT_TELEMETRY_PATH
     max_age: float = MAX_AGE
     max_messages: int = MAX_MESSAGES
+    providers: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -87,6 +94,7 @@ def read_config(path: Path) -> Config:
         telemetry_path=_take(web, "telemetry_path", str, path, default=DEFAULT_TELEMETRY_PATH),
         max_age=_duration(_take(ledger, "max_age", str, path, default=""), path),
         max_messages=_take(ledger, "max_messages", int, path, default=MAX_MESSAGES),
+        providers=_providers(_take(data, "providers", dict, path, default={}), path),
     )
     for name in (*data, *(f"web.{key}" for key in web), *(f"ledger.{key}" for key in ledger)):
         raise ConfigError(f"{path}: there is no setting {name}")
@@ -100,6 +108,17 @@ def _take(data: dict[str, Any], name: str, kind: type, path: Path, *, default: A
         words = {str: "a string", bool: "true or false", int: "a number", list: "a list", dict: "a table"}
         raise ConfigError(f"{path}: {name} must be {words[kind]}")
     return value
+
+
+def _providers(given: dict[str, Any], path: Path) -> dict[str, dict[str, list[str]]]:
+    for name, entry in given.items():
+        if not isinstance(entry, dict):
+            raise ConfigError(f"{path}: providers.{name} must be a table of hosts and domains")
+    try:
+        check_providers(given)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return given
 
 
 def _duration(text: str, path: Path) -> float:

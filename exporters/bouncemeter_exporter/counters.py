@@ -12,8 +12,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bouncemeter.blocklists import blocklists_of
 from bouncemeter.codes import label
 from bouncemeter.event import Entry, Event, Kind, Outcome
+from bouncemeter.providers import provider_of
 from bouncemeter.reasons import reason_of
 
 from bouncemeter_exporter.ledger import Fact, FactKind
@@ -89,6 +91,7 @@ class Counters:
         attempts: mta, outcome, class, code: every attempt.
         rejections: mta, kind, class, code, reason, stage: mail that our own server refused.
         notifications: mta, outcome: recipients of mail with the empty sender: first deferral, and end.
+        blocklist_hits: mta, blocklist, provider: replies that name a blocklist.
         delays: mta, outcome: seconds from acceptance to the end.
         last_event: mta: the time of the latest outcome.
     """
@@ -100,6 +103,7 @@ class Counters:
         self.attempts = Counter()
         self.rejections = Counter()
         self.notifications = Counter()
+        self.blocklist_hits = Counter()
         self.delays: defaultdict[Labels, Delays] = defaultdict(Delays)
         self.last_event: dict[str, float] = {}
 
@@ -123,6 +127,10 @@ class Counters:
             self.rejections.add((entry.mta, kind, code_class, code, reason, stage), entry)
             return
         self.attempts.add((entry.mta, entry.outcome, code_class, code), entry)
+        if entry.outcome is not Outcome.DELIVERED:
+            for blocklist in blocklists_of(entry):
+                provider = provider_of(entry.relay, entry.recipient)
+                self.blocklist_hits.add((entry.mta, blocklist, provider), entry)
         for fact in facts:
             self._fact(fact)
 

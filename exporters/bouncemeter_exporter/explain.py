@@ -9,6 +9,7 @@ from bouncemeter.codes import Explanation, explain
 from bouncemeter.event import EnhancedCode, Event, Outcome, undefined_code
 from bouncemeter.grammar import exact, reply, values
 from bouncemeter.plugin import UnparsedLineError, parsers
+from bouncemeter.reasons import Finding, find_reason, reasons, todo, why_of
 
 from bouncemeter_exporter.records import record
 
@@ -28,16 +29,29 @@ class Understood:
     Attributes:
         code: Its code, explained.
         reply_code: The three digits of a reply.
+        why: The reason behind a reply or line, and how it was told.
         event: The outcome, if it was a line of a log.
     """
 
     code: Explanation
     reply_code: int | None = None
+    why: Finding | None = None
     event: Event | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The explanation, and the line's record under `event`."""
+        """The explanation, with why it was said, and the line's record under `event`."""
         found = code_as_json(self.code)
+        if self.why is not None:
+            own = self.why.provider_code
+            found |= {
+                "reason": self.why.reason,
+                "reason_meaning": reasons()[self.why.reason].meaning,
+                "basis": self.why.basis,
+                "source": self.why.source,
+                "provider": self.why.provider,
+                "provider_meaning": own.meaning if own else None,
+                "todo": todo(self.why),
+            }
         if self.event is not None:
             found["event"] = record(self.event)
         return found
@@ -47,9 +61,9 @@ class Understood:
         from bouncemeter_exporter.terminal import show_event, show_explanation  # noqa: PLC0415 - only to print
 
         if self.event is not None:
-            show_event(self.event)
+            show_event(self.event, self.why)
         else:
-            show_explanation(self.code, self.reply_code)
+            show_explanation(self.code, self.reply_code, self.why)
 
 
 def code_as_json(found: Explanation) -> dict[str, Any]:
@@ -90,7 +104,7 @@ def understand(text: str) -> Understood:
         )
     reply_code = int(found["reply_code"])
     code = EnhancedCode.parse(found["code"]) if "code" in found else undefined_code(Outcome.BOUNCED, reply_code)
-    return Understood(explain(code), reply_code)
+    return Understood(explain(code), reply_code, find_reason(code, reply_code, text))
 
 
 def _line(text: str, name: str) -> Understood:
@@ -100,5 +114,5 @@ def _line(text: str, name: str) -> Understood:
         raise NothingToExplainError(f"the line looks like one of {name}, but cannot be read: {error}") from error
     for entry in entries:
         if isinstance(entry, Event):
-            return Understood(explain(entry.code), entry.reply_code, entry)
+            return Understood(explain(entry.code), entry.reply_code, why_of(entry), entry)
     raise NothingToExplainError(f"the line is one of {name}, and tells of no delivery and no refusal")

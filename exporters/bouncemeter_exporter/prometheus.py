@@ -56,6 +56,11 @@ _COUNTERS = {
         ("mta", "outcome"),
         "Recipients of mail with the empty sender (bounce messages): deferred at first, then the end.",
     ),
+    "blocklist_hits": (
+        "mail_blocklist_hits",
+        ("mta", "blocklist", "provider"),
+        "Replies of other servers that name a blocklist, at every attempt.",
+    ),
 }
 
 

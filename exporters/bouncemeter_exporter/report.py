@@ -49,6 +49,7 @@ class Report:
         self.notifications = 0
         self._codes: dict[str, CodeRow] = {}
         self._providers: dict[str, Counter[str]] = {}
+        self._reasons: dict[tuple[str, str], Counter[str]] = {}
         self._first: float | None = None
         self._last: float | None = None
 
@@ -79,7 +80,9 @@ class Report:
             self.bounces[kind] += 1
             row = self._row(fact.event.code)
             row.recipients += 1
-            row.reasons[reason_of(fact.event) or "other"] += 1
+            reason = reason_of(fact.event) or "other"
+            row.reasons[reason] += 1
+            self._reasons.setdefault((reason, fact.provider), Counter())[kind] += 1
         column = kind or fact.outcome
         if column is not Outcome.EXPIRED:
             self._providers.setdefault(fact.provider, Counter())[column] += 1
@@ -113,6 +116,14 @@ class Report:
         ]
         return sorted(rows, key=lambda row: (-(row["delivered"] + row["soft"] + row["hard"]), row["provider"]))
 
+    def reasons(self) -> list[Row]:
+        """Reasons and who gave them, by number of recipients, most first."""
+        rows = [
+            {"reason": reason, "provider": provider, "soft": row["soft"], "hard": row["hard"]}
+            for (reason, provider), row in self._reasons.items()
+        ]
+        return sorted(rows, key=lambda row: (-(row["soft"] + row["hard"]), row["reason"], row["provider"]))
+
     def as_json(self, lines: Mapping[str, int], waiting: int) -> Row:
         """The report as the contract has it.
 
@@ -131,6 +142,7 @@ class Report:
             "rejections": self.rejections,
             "notifications": self.notifications,
             "codes": self.codes(),
+            "reasons": self.reasons(),
             "providers": self.providers(),
             "from": rfc3339(self._first),
             "to": rfc3339(self._last),

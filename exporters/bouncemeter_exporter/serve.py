@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from bouncemeter.plugin import parser
+from bouncemeter.providers import add_providers
 from prometheus_client.registry import CollectorRegistry
 
 from bouncemeter_exporter.config import Config
@@ -38,6 +39,7 @@ class Exporter:
 
     def __init__(self, config: Config, say: Callable[[str], None]) -> None:
         self._say = say
+        add_providers(config.providers)
         self._lock, self._stopping, self._caught_up = threading.Lock(), threading.Event(), threading.Event()
         self._ledger, self._counters = Ledger(config.max_age, config.max_messages), Counters()
         self._announced: set[str] = set()

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from bouncemeter.codes import Explanation, explain, reply_meaning
 from bouncemeter.event import EnhancedCode, Entry, Event, Kind, Outcome, Step, StepKind
-from bouncemeter.providers import provider_of
-from bouncemeter.reasons import reason_of, reasons
+from bouncemeter.providers import OTHER, provider_of
+from bouncemeter.reasons import Finding, reasons, todo
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -120,6 +120,9 @@ def show_report(found: Mapping[str, Any], names: Sequence[str]) -> None:
     if found["codes"]:
         out.print()
         out.print(_codes_table(out, found["codes"]))
+    if found["reasons"]:
+        out.print()
+        out.print(_reasons_table(out, found["reasons"]))
     if found["providers"]:
         out.print()
         out.print(_providers_table(out, found["providers"]))
@@ -161,10 +164,7 @@ def _codes_table(out: Console, rows: Sequence[Mapping[str, Any]]) -> Table:
             row["reason"],
             title,
         )
-    if len(rows) > TOP:
-        table.caption = f"and {len(rows) - TOP} more; --format json has all"
-        table.caption_justify = "left"
-    return table
+    return _and_more(table, len(rows))
 
 
 def _title(code: str) -> str:
@@ -172,6 +172,21 @@ def _title(code: str) -> str:
         return explain(EnhancedCode.parse(code)).title
     except ValueError:
         return "Further codes of this class"
+
+
+def _reasons_table(out: Console, rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table(out, "reason", "provider", "#soft", "#hard", "what to do", title="Reasons")
+    for row in rows[:TOP]:
+        numbers = (_number(row[name], STYLES[name]) for name in ("soft", "hard"))
+        table.add_row(Text(row["reason"], style="bold"), row["provider"], *numbers, reasons()[row["reason"]].todo)
+    return _and_more(table, len(rows))
+
+
+def _and_more(table: Table, number: int) -> Table:
+    if number > TOP:
+        table.caption = f"and {number - TOP} more; --format json has all"
+        table.caption_justify = "left"
+    return table
 
 
 def _providers_table(out: Console, rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -185,7 +200,7 @@ def _providers_table(out: Console, rows: Sequence[Mapping[str, Any]]) -> Table:
 # --- explain and codes -------------------------------------------------------------------------------------------
 
 
-def show_explanation(found: Explanation, reply_code: int | None = None, reason: str | None = None) -> None:
+def show_explanation(found: Explanation, reply_code: int | None = None, why: Finding | None = None) -> None:
     """One code, explained on a page."""
     out = console()
     kind = found.kind or "success"
@@ -198,8 +213,11 @@ def show_explanation(found: Explanation, reply_code: int | None = None, reason: 
         out.print(found.other_reading)
     if reply_code is not None and (said := reply_meaning(reply_code)):
         out.print(f"The plain reply {reply_code} says: {said}.")
-    reason = reason or found.reason
-    out.print(f"Reason: {reason}. {reasons()[reason]}")
+    out.print()
+    if why is not None:
+        out.print(_why(why))
+    else:
+        out.print(f"Reason: {found.reason}. {reasons()[found.reason].meaning}")
     out.print()
     out.print(_section("Likely causes", [f"- {cause}" for cause in found.causes]))
     out.print(_section("What the postmaster does", [found.postmaster]))
@@ -208,11 +226,28 @@ def show_explanation(found: Explanation, reply_code: int | None = None, reason: 
     out.print(Text(f"Reference: {found.reference}.{guide}", style="dim"))
 
 
+def _why(why: Finding) -> RenderableType:
+    """Why it was said, by whom, and what to do there."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("Reason", Text.assemble((why.reason, "bold"), f": {reasons()[why.reason].meaning}"))
+    table.add_row("Told by", f"the {why.basis}" if why.basis != "nothing" else "nothing in the reply")
+    if why.provider != OTHER:
+        table.add_row("Provider", why.provider)
+    if why.provider_code is not None:
+        table.add_row("It means there", why.provider_code.meaning)
+    table.add_row("What to do", todo(why))
+    if why.source:
+        table.add_row("Documented in", why.source)
+    return table
+
+
 def _section(title: str, lines: Sequence[str]) -> RenderableType:
     return Group(Text(title, style="bold"), *(Padding(Text(line), (0, 0, 0, 2)) for line in lines), Text())
 
 
-def show_event(event: Event) -> None:
+def show_event(event: Event, why: Finding | None) -> None:
     """One line of a log, told in words, then its code explained."""
     out = console()
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -234,7 +269,7 @@ def show_event(event: Event) -> None:
             table.add_row(name, value if isinstance(value, Text) else Text(printable(value)))
     out.print(table)
     out.print()
-    show_explanation(explain(event.code), event.reply_code, reason_of(event))
+    show_explanation(explain(event.code), event.reply_code, why)
 
 
 _STEPS = {

@@ -76,7 +76,7 @@ def _as_json(entry: Entry) -> dict[str, Any]:
 
 def meaning_of(event: Event) -> str:
     """What the code of a refusal or deferral says; of an expiry, that the server gave up."""
-    return reasons()["expired"] if event.outcome is Outcome.EXPIRED else explain(event.code).meaning
+    return reasons()["expired"].meaning if event.outcome is Outcome.EXPIRED else explain(event.code).meaning
 
 
 def tell(queue_id: str, read: Reader) -> Story | None:

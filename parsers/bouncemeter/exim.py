@@ -352,8 +352,8 @@ class _Reader:
                 return None
 
     def _rejection(self, found: dict[str, str], prefix: dict[str, str]) -> Event:
-        said = found.get("text", "").lstrip(" :") or None
-        answered = values(local_reply, said or "") or {"reply_code": "450" if "temporarily" in found else "550"}
+        said = found.get("text", "").lstrip(" :") or prefix["message"]
+        answered = values(local_reply, said) or {"reply_code": "450" if "temporarily" in found else "550"}
         return Event(
             mta=PARSER.name,
             outcome=Outcome.REJECTED,

@@ -7,22 +7,86 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from importlib.resources import files
+from typing import Any
 
-__all__ = ["OTHER", "provider_of", "providers"]
+from bouncemeter.phrases import Phrases, Said
+
+__all__ = ["MAX_OWN", "OTHER", "add_providers", "check_providers", "provider_by_words", "provider_of", "providers"]
+
+MAX_OWN = 50
+"""Providers that a configuration may add: each is a value of a label."""
+
+_NAME = re.compile("[a-z][a-z0-9_]{0,31}")
 
 OTHER = "other"
 """Any server that the list does not know."""
 
 
+_own: dict[str, Mapping[str, Sequence[str]]] = {}
+
+
+def check_providers(own: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+    """Check providers that are to be added.
+
+    Raises:
+        ValueError: A name is not one, there are too many, or an entry has something else.
+    """
+    if len(own) > MAX_OWN:
+        raise ValueError(f"{len(own)} providers are added; {MAX_OWN} may be")
+    for name, entry in own.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a provider's name: small letters, digits and _")
+        for key, endings in entry.items():
+            if key not in ("hosts", "domains"):
+                raise ValueError(f"provider {name} has hosts and domains, not {key}")
+            if not isinstance(endings, list) or not all(isinstance(ending, str) and ending for ending in endings):
+                raise ValueError(f'provider {name}: {key} must be a list such as ["mx.partner.example"]')
+
+
+def add_providers(own: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+    """Add providers of one's own, or endings to known ones, before any log is read.
+
+    Args:
+        own: By name, `hosts` and `domains`: endings, the longest decides. They replace what was added before.
+
+    Raises:
+        ValueError: See `check_providers`.
+    """
+    check_providers(own)
+    _own.clear()
+    _own.update(own)
+    _endings.cache_clear()
+    _longest.cache_clear()
+
+
+@cache
+def _data() -> dict[str, Any]:
+    return tomllib.loads((files("bouncemeter") / "providers.toml").read_text("utf-8"))
+
+
 @cache
 def _endings() -> tuple[dict[str, str], dict[str, str]]:
-    """Endings of host names and of domains, each with its provider."""
-    data = tomllib.loads((files("bouncemeter") / "providers.toml").read_text("utf-8"))
-    hosts = {ending: name for name, entry in data.items() for ending in entry.get("hosts", ())}
-    domains = {ending: name for name, entry in data.items() for ending in entry.get("domains", ())}
+    """Endings of host names and of domains, each with its provider; those that were added come first."""
+    hosts: dict[str, str] = {}
+    domains: dict[str, str] = {}
+    for entries in (_data(), _own):
+        for name, entry in entries.items():
+            hosts.update(dict.fromkeys((ending.lower().lstrip(".") for ending in entry.get("hosts", ())), name))
+            domains.update(dict.fromkeys((ending.lower().lstrip(".") for ending in entry.get("domains", ())), name))
     return hosts, domains
+
+
+@cache
+def _signs() -> Phrases[str]:
+    return Phrases((sign, name) for name, entry in _data().items() for sign in entry.get("signs", ()))
+
+
+def provider_by_words(said: Said) -> str:
+    """The provider that signs its replies so, for the reason of a reply alone: anyone can write such a sign."""
+    return _signs().first(said) or OTHER
 
 
 def providers() -> list[str]:
