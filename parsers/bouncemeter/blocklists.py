@@ -7,8 +7,8 @@ from functools import cache
 from importlib.resources import files
 
 from bouncemeter.event import Event
-from bouncemeter.phrases import Phrases, Said
-from bouncemeter.reasons import spoken
+from bouncemeter.phrases import Phrases
+from bouncemeter.reasons import said
 
 __all__ = ["blocklists", "blocklists_of"]
 
@@ -33,4 +33,4 @@ def blocklists_of(event: Event) -> list[str]:
     """The blocklists that a reply names, each once."""
     if not event.text:
         return []
-    return list(dict.fromkeys(_names().all(Said(spoken(event.text, event.reply_code)))))
+    return list(dict.fromkeys(_names().all(said(event.text, event.reply_code))))

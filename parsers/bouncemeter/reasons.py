@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
 from bouncemeter.codes import explain
 from bouncemeter.event import EnhancedCode, Event, Outcome
-from bouncemeter.phrases import Phrases, Said
+from bouncemeter.phrases import MAX_TEXT, Phrases, Said
 from bouncemeter.providers import OTHER, provider_by_words, provider_of
 
-__all__ = ["Finding", "ProviderCode", "Reason", "find_reason", "reason_of", "reasons", "spoken", "todo", "why_of"]
+__all__ = ["Finding", "ProviderCode", "Reason", "find_reason", "reason_of", "reasons", "said", "todo", "why_of"]
 
 UNKNOWN = "other"
+
+OURSELVES = ""
+"""Instead of a provider: our own server refused, and no provider's codes apply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +141,17 @@ def _phrases() -> Phrases[tuple[str, str]]:
     return Phrases((text, (row["reason"], row["source"])) for row in rows for text in row["texts"])
 
 
-def spoken(text: str | None, reply_code: int | None) -> str:
-    """The reply itself, without what our own server wrote before it."""
-    if not text:
-        return ""
-    if reply_code is None:
-        return text
-    starts = [start for mark in " -" if (start := text.find(f"{reply_code}{mark}")) >= 0]
-    return text[min(starts, default=0) :]
+def said(text: str | None, reply_code: int | None) -> Said:
+    """The words of the reply itself, without what our own server wrote before it."""
+    text = text or ""
+    if reply_code is not None:
+        starts = [start for mark in " -" if (start := text.find(f"{reply_code}{mark}")) >= 0]
+        text = text[min(starts, default=0) :]
+    return _said(text[:MAX_TEXT])
+
+
+_said = lru_cache(maxsize=64)(Said)
+"""The same reply is looked at for its reason and for the blocklists that it names."""
 
 
 def reason_of(event: Event) -> str | None:
@@ -158,8 +164,9 @@ def why_of(event: Event) -> Finding | None:
     """The reason of a refusal or deferral, and how it was found; None for a delivery."""
     if event.outcome is Outcome.DELIVERED:
         return None
-    rejected = event.outcome is Outcome.REJECTED
-    provider = OTHER if rejected else provider_of(event.relay, event.recipient)
+    if event.outcome is Outcome.REJECTED:
+        return replace(find_reason(event.code, event.reply_code, event.text, OURSELVES), provider=OTHER)
+    provider = provider_of(event.relay, event.recipient)
     if event.outcome is Outcome.EXPIRED:
         return Finding("expired", provider, "outcome")
     return find_reason(event.code, event.reply_code, event.text, provider)
@@ -180,24 +187,25 @@ def find_reason(code: EnhancedCode, reply_code: int | None, text: str | None, pr
         text: The reply or error as logged. Anyone may have written it; its length does not matter.
         provider: Who refused. If that is unknown, signs in the text may tell, for the reason alone.
     """
-    return next(_findings(code, reply_code, Said(spoken(text, reply_code)), provider))
+    return next(_findings(code, reply_code, said(text, reply_code), provider))
 
 
-def _findings(code: EnhancedCode, reply_code: int | None, said: Said, provider: str) -> Iterator[Finding]:
+def _findings(code: EnhancedCode, reply_code: int | None, words: Said, provider: str) -> Iterator[Finding]:
     """What can be told of a reply, the most trusted first."""
     by_code, by_words = _provider_codes()
     if provider == OTHER:
-        provider = provider_by_words(said)
-    for own in by_words.all(said):
+        provider = provider_by_words(words)
+    for own in by_words.all(words):
         if provider in (own.provider, OTHER):
             yield Finding(own.reason, own.provider, "provider code", own, own.source)
     own_code = by_code.get((provider, code))
     if own_code is not None and not own_code.vague:
         yield Finding(own_code.reason, provider, "provider code", own_code, own_code.source)
     usual = explain(code)
-    if own_code is None and code in _certain():
+    # A 552 says that there is no room, whatever an address code beside it says.
+    if own_code is None and code in _certain() and not (reply_code == 552 and code.subject == 1):
         yield Finding(usual.reason, provider, "enhanced code", None, usual.reference)
-    if (told := _phrases().first(said)) is not None:
+    if (told := _phrases().first(words)) is not None:
         yield Finding(told[0], provider, "text", own_code, told[1])
     if own_code is not None:
         yield Finding(own_code.reason, provider, "provider code", own_code, own_code.source)
