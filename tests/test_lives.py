@@ -84,7 +84,6 @@ class Truth:
         """Count a life."""
         for each in life.recipients:
             if life.sender == "":
-                self.notifications["deferred"] += each.deferrals > 0
                 if each.end:
                     self.notifications[each.end] += 1
                 continue

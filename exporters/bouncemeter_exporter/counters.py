@@ -90,7 +90,7 @@ class Counters:
         recipients: mta, outcome, provider: each recipient once, at its end.
         attempts: mta, outcome, class, code: every attempt.
         rejections: mta, kind, class, code, reason, stage: mail that our own server refused.
-        notifications: mta, outcome: recipients of mail with the empty sender: first deferral, and end.
+        notifications: mta, outcome: recipients of mail with the empty sender, each once, at its end.
         blocklist_hits: mta, blocklist, provider: replies that name a blocklist.
         delays: mta, outcome: seconds from acceptance to the end.
         last_event: mta: the time of the latest outcome.
@@ -137,7 +137,8 @@ class Counters:
     def _fact(self, fact: Fact) -> None:
         event = fact.event
         if fact.kind is FactKind.NOTIFICATION:
-            self.notifications.add((event.mta, fact.outcome), event)
+            if fact.outcome is not Outcome.DEFERRED:
+                self.notifications.add((event.mta, fact.outcome), event)
             return
         if fact.kind is FactKind.ENDED:
             self.recipients.add((event.mta, fact.outcome, fact.provider), event)

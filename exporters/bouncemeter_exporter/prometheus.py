@@ -54,7 +54,7 @@ _COUNTERS = {
     "notifications": (
         "mail_notifications",
         ("mta", "outcome"),
-        "Recipients of mail with the empty sender (bounce messages): deferred at first, then the end.",
+        "Recipients of mail with the empty sender (bounce messages), each once, at its end.",
     ),
     "blocklist_hits": (
         "mail_blocklist_hits",
