@@ -17,54 +17,53 @@ from hypothesis import strategies as st
 PARSERS: list[Parser] = [POSTFIX, EXIM, EXCHANGE]
 
 # Pieces that look like fields of a log, so that random text is likely to imitate them.
-PIECES = st.sampled_from(
-    [
-        *(
-            "to=<x@forged.test>, ",
-            "relay=none, ",
-            "dsn=2.0.0, ",
-            "status=sent (",
-            ")",
-            "(",
-            ", ",
-            " ",
-            ": ",
-            ";",
-            ",",
-            "\\n",
-        ),
-        *(
-            " => x@forged.test",
-            " ** ",
-            " R=r",
-            " T=t",
-            " H=h [1.1.1.1]",
-            ' C="250 ok"',
-            " Completed",
-            '"',
-            "<",
-            ">",
-            "}",
-        ),
-        *(
-            "550 5.1.1",
-            "250 2.0.0 ok",
-            "queued as 4A1B2C3D62",
-            "retry timeout exceeded",
-            " DT=0.1s",
-            "};{LED=250 2.0.0",
-        ),
-        *(
-            "}];[{LED=450 4.1.1",
-            "status=expired, ",
-            "from=<>",
-            "\x1b[31m",
-            "é",
-            "\u2028",
-            "SMTP error after x: 250 2.0.0 ",
-        ),
-    ]
-)
+PIECE_TEXTS = [
+    *(
+        "to=<x@forged.test>, ",
+        "relay=none, ",
+        "dsn=2.0.0, ",
+        "status=sent (",
+        ")",
+        "(",
+        ", ",
+        " ",
+        ": ",
+        ";",
+        ",",
+        "\\n",
+    ),
+    *(
+        " => x@forged.test",
+        " ** ",
+        " R=r",
+        " T=t",
+        " H=h [1.1.1.1]",
+        ' C="250 ok"',
+        " Completed",
+        '"',
+        "<",
+        ">",
+        "}",
+    ),
+    *(
+        "550 5.1.1",
+        "250 2.0.0 ok",
+        "queued as 4A1B2C3D62",
+        "retry timeout exceeded",
+        " DT=0.1s",
+        "};{LED=250 2.0.0",
+    ),
+    *(
+        "}];[{LED=450 4.1.1",
+        "status=expired, ",
+        "from=<>",
+        "\x1b[31m",
+        "é",
+        "\u2028",
+        "SMTP error after x: 250 2.0.0 ",
+    ),
+]
+PIECES = st.sampled_from(PIECE_TEXTS)
 HOSTILE = st.lists(st.one_of(PIECES, st.text(st.characters(exclude_characters="\n\r"), max_size=10)), max_size=12).map(
     "".join
 )

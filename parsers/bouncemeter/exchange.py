@@ -18,7 +18,8 @@ from importlib.resources import files
 import pyparsing as pp
 
 from bouncemeter.event import Entry, Event, Outcome, Stage, Step, StepKind
-from bouncemeter.grammar import Stamps, bracketed_address, code_of, exact, quoted_local_part, reply, values
+from bouncemeter.grammar import Stamps, bracketed_address, code_of, quoted_local_part, reply
+from bouncemeter.lowering import lowered, lowered_list
 from bouncemeter.plugin import Clock, LineReader, UnparsedLineError
 
 __all__ = ["PARSER", "ExchangeParser"]
@@ -37,40 +38,41 @@ INTERNAL_PREFIXES = tuple(_DATA["internal"]["prefixes"])
 quoted_field = pp.Regex(r'"(?:[^"]|"")*+"(?=,|$)')
 plain_field = pp.Regex(r"[^,]*+")
 row_field = quoted_field | plain_field
-row = exact(row_field + pp.ZeroOrMore(pp.Suppress(",") + row_field))
+more_fields = pp.ZeroOrMore(pp.Suppress(",") + row_field)
+row = lowered_list(row_field + more_fields)
 
-fields_line = exact(pp.Suppress(pp.Regex(r"#Fields: ?")) + row)
+fields_line = lowered_list(pp.Suppress(pp.Regex(r"#Fields: ?")) + row_field + more_fields)
 
 stamp = pp.Regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z")
-first_field = exact(stamp("stamp") + ",")
+first_field = lowered(stamp("stamp") + ",")
 
 # --- lists in a field ---------------------------------------------------------------------------------------------
 
 one_recipient = pp.Regex(rf'(?:{quoted_local_part}|[^;"])++') | pp.Regex(r"[^;]++")
-recipients = exact(pp.ZeroOrMore(one_recipient + pp.Suppress(pp.Opt(";"))))
+recipients = lowered_list(pp.ZeroOrMore(one_recipient + pp.Suppress(pp.Opt(";"))))
 
 # A status may hold `;` itself: one ends where the next begins, with a reply's digits or a bracket.
 one_status = pp.Regex(r"\[\{(?s:.)*?\}\](?=;(?:\[\{|[2-5][0-9]{2}[ -]|;|$)|$)") | pp.Regex(
     r"(?:[^;]|;(?!\[\{|[2-5][0-9]{2}[ -]|;|$))++"
 )
-statuses = exact(pp.ZeroOrMore(one_status + pp.Suppress(pp.Opt(";"))))
+statuses = lowered_list(pp.ZeroOrMore(one_status + pp.Suppress(pp.Opt(";"))))
 
 # [{LED=550 5.1.1 ...};{MSG=};{FQDN=mx.dest.test};{IP=192.0.2.1};{LRT=...}]: last error, where, when.
 status_name = pp.Regex("LED|LRT|MSG|FQDN|IP")
 status_value = pp.Regex(r"(?s:.)*?(?=\};\{(?:LED|LRT|MSG|FQDN|IP)=|\}\]$)")
 status_part = pp.Suppress("{") + pp.Group(status_name + pp.Suppress("=") + status_value) + pp.Suppress("}")
-status = exact(pp.Suppress("[") + status_part + pp.ZeroOrMore(pp.Suppress(";") + status_part))
+status = lowered_list(pp.Suppress("[") + status_part + pp.ZeroOrMore(pp.Suppress(";") + status_part))
 
-smtp_reply = exact(reply)
+smtp_reply = lowered(reply)
 
 # --- the SMTP dialogue of a protocol log ----------------------------------------------------------------------------
 
-command = exact(
+command = lowered(
     pp.Regex("(?i:RCPT|MAIL)")("verb") + pp.Regex(" (?i:TO|FROM): ?<") + bracketed_address("address") + ">"
     | pp.Regex("(?i:BDAT)")("verb") + pp.Regex(" [0-9]+") + pp.Opt(pp.Regex(" (?i:LAST)")("last"))
     | pp.Regex("[A-Za-z][A-Za-z0-9-]*")("verb")
 )
-record = exact(pp.Regex("sending message with RecordId ") + pp.Word(pp.nums)("record"))
+record = lowered(pp.Regex("sending message with RecordId ") + pp.Word(pp.nums)("record"))
 
 STAGES = {"MAIL": Stage.MAIL, "RCPT": Stage.RCPT, "DATA": Stage.DATA, "BDAT": Stage.DATA, "": Stage.CONNECT}
 """The refused command; all others come before MAIL."""
@@ -91,7 +93,7 @@ class ExchangeParser:
         line = line.removeprefix("\ufeff")
         if line.startswith(("#Software: Microsoft Exchange", "#Log-type: Message Tracking", "#Fields: date-time,")):
             return True
-        return values(first_field, line) is not None and len(_columns(line)) in LAYOUTS
+        return first_field.matches(line) and len(_columns(line)) in LAYOUTS
 
     def reader(self, clock: Clock = time.time) -> LineReader:
         """A reader for one file: it remembers the `#Fields:` line, the server's name and the open SMTP sessions."""
@@ -102,7 +104,7 @@ def _columns(line: str) -> list[str]:
     """The fields of a row, unquoted."""
     return [
         text[1:-1].replace('""', '"') if len(text) > 1 and text[0] == text[-1] == '"' else text
-        for text in row.parse_string(line).as_list()
+        for text in row.items(line)
     ]
 
 
@@ -155,7 +157,7 @@ class _Reader:
         if line.startswith("#Log-type:"):
             self._receiving = "SMTP Receive" in line
         elif line.startswith("#Fields:"):
-            self._names = [name.strip() for name in fields_line.parse_string(line).as_list()]
+            self._names = [name.strip() for name in fields_line.items(line)]
 
     # --- message tracking ---------------------------------------------------------------------------------------
 
@@ -172,9 +174,9 @@ class _Reader:
         if event in ("SEND", "SENDEXTERNAL") and _is_internal(found):
             yield from self._steps(found, StepKind.PASSED_ON)
             return
-        names = recipients.parse_string(found.get("recipient-address", "")).as_list()
+        names = recipients.items(found.get("recipient-address", ""))
         whole = found.get("recipient-status", "")
-        given = [whole] if len(names) < 2 else statuses.parse_string(whole).as_list()
+        given = [whole] if len(names) < 2 else statuses.items(whole)
         for position, recipient in enumerate(names or [None]):
             said = given[min(position, len(given) - 1)] if given else ""
             yield self._tracked_outcome(found, outcome, recipient, said)
@@ -182,7 +184,7 @@ class _Reader:
     def _tracked_outcome(self, found: dict[str, str], outcome: Outcome, recipient: str | None, said: str) -> Event:
         parts = _status_parts(said)
         text = parts.get("LED", said)
-        code, reply_code = code_of(values(smtp_reply, text) or {}, outcome)
+        code, reply_code = code_of(smtp_reply.values(text) or {}, outcome)
         if outcome is Outcome.BOUNCED and (str(code) in EXPIRY_CODES or _says_expired(text, str(code))):
             outcome = Outcome.EXPIRED
         moment = self._stamps.seconds(found["date-time"])
@@ -204,11 +206,11 @@ class _Reader:
 
     def _steps(self, found: dict[str, str], what: StepKind) -> Iterator[Step]:
         """One step for the message, or one for each recipient that it is about."""
-        about: list[str | None] = [None]
+        about: Sequence[str | None] = [None]
         message = found.get("internal-message-id", "")
         if what is not StepKind.ARRIVED:
             moved = "related-recipient-address" if found["event-id"] in ("EXPAND", "REDIRECT", "RESOLVE") else ""
-            about = recipients.parse_string(found.get(moved or "recipient-address", "")).as_list()
+            about = recipients.items(found.get(moved or "recipient-address", ""))
             if found["event-id"] == "TRANSFER":
                 message = found.get("reference", "")
         for recipient in about:
@@ -243,13 +245,13 @@ class _Reader:
                 self._sessions.popitem(last=False)
         asked, answered = ("<", ">") if self._receiving else (">", "<")
         if event == asked:
-            said = values(command, data)
+            said = command.values(data)
             if said is not None:
                 self._command(session, said)
         elif event == answered:
             yield from self._answer(session, found, data)
         elif event == "*":
-            told = values(record, found.get("context", ""))
+            told = record.values(found.get("context", ""))
             session.record = told["record"] if told else session.record
         elif event == "-":
             del self._sessions[name]
@@ -310,7 +312,7 @@ class _Reader:
     def _told(
         self, session: _Session, found: dict[str, str], outcome: Outcome, recipient: str | None, data: str
     ) -> Event:
-        code, reply_code = code_of(values(smtp_reply, data) or {}, outcome)
+        code, reply_code = code_of(smtp_reply.values(data) or {}, outcome)
         return Event(
             mta=PARSER.name,
             outcome=outcome,
@@ -331,11 +333,7 @@ def _status_parts(said: str) -> dict[str, str]:
     parts: dict[str, str] = {}
     if not said.startswith("[{"):
         return parts
-    try:
-        pairs = status.parse_string(said).as_list()
-    except pp.ParseException:
-        return parts
-    for name, value in pairs:
+    for name, value in status.groups(said):
         if name != "LED" or name not in parts:
             parts[name] = value
     return parts

@@ -23,14 +23,13 @@ from bouncemeter.grammar import (
     Stamps,
     bracketed_address,
     code_of,
-    exact,
     exim_stamp,
     quoted_local_part,
     reply,
     rest,
     syslog_prefix,
-    values,
 )
+from bouncemeter.lowering import lowered
 from bouncemeter.plugin import Clock, LineReader, UnparsedLineError
 
 __all__ = ["PARSER", "EximParser"]
@@ -44,7 +43,7 @@ own_start = exim_stamp("stamp") + " " + pp.Opt(pp.Regex(r"\[[0-9]+\] "))
 long_line_part = pp.Regex(r"\[1[/\\][0-9]+\] ")
 """Exim splits a long line for syslog; the first part has all the fields."""
 
-header = exact((own_start | syslog_prefix + pp.Opt(long_line_part) + pp.Opt(own_start)) + rest("message"))
+header = lowered((own_start | syslog_prefix + pp.Opt(long_line_part) + pp.Opt(own_start)) + rest("message"))
 
 # --- addresses --------------------------------------------------------------------------------------------------
 
@@ -105,7 +104,7 @@ arrival = (
 
 completion = pp.Literal("Completed")("completed")
 
-station = exact(message_id("queue_id") + " " + (outcome | arrival | completion))
+station = lowered(message_id("queue_id") + " " + (outcome | arrival | completion))
 
 # --- rejections -------------------------------------------------------------------------------------------------
 
@@ -161,7 +160,7 @@ of_connection = pp.Opt(temporarily) + "refused " + pp.Literal("connection")("com
     "Connection"
 )("command") + " from " + client + pp.Literal(" refused: ")("temporarily") + rest("text")
 
-rejection = exact(
+rejection = lowered(
     pp.Opt(message_id("queue_id") + " ")
     + (by_rule | of_message | of_command | of_address | of_recipients | of_haste | of_connection)
 )
@@ -171,7 +170,7 @@ rejection = exact(
 smtp_command = (
     pp.Regex(r"(?:pipelined )?(?:RCPT TO|MAIL FROM):<") + bracketed_address + pp.Regex(r">[^:\n]*+")
 ) | pp.Regex(r"[^:\n]*+")
-remote_reply = exact(
+remote_reply = lowered(
     pp.Opt(
         pp.Regex(r"(?:SMTP|LMTP) error (?:from remote mail(?:er| server) )?after ")
         + smtp_command
@@ -181,10 +180,10 @@ remote_reply = exact(
     + reply
 )
 
-taken_over = exact(pp.Regex(r"(?s:.*) id=") + pp.Regex("[0-9A-Za-z-]{16,23}$")("passed_to"))
+taken_over = lowered(pp.Regex(r"(?s:.*) id=") + pp.Regex("[0-9A-Za-z-]{16,23}$")("passed_to"))
 """`250 OK id=1xVsuB-0001DU-2n`: the next Exim's name for the message."""
 
-local_reply = exact(pp.FollowedBy(pp.Regex("[45]")) + reply)
+local_reply = lowered(pp.FollowedBy(pp.Regex("[45]")) + reply)
 """A text of our own configuration may begin with the reply to give."""
 
 NO_TRY = (
@@ -249,13 +248,13 @@ class EximParser:
 
     def recognises(self, line: str) -> bool:
         """A line of Exim's own log, or of the program `exim` in syslog."""
-        found = values(header, line)
+        found = header.values(line)
         if found is None:
             return False
         program = found.get("program")
         if program is None:
             message = found["message"]
-            return values(_any_message, message) is not None or values(rejection, message) is not None
+            return _any_message.matches(message) or rejection.matches(message)
         return program.startswith("exim") and "/" not in program
 
     def reader(self, clock: Clock = time.time) -> LineReader:
@@ -263,7 +262,7 @@ class EximParser:
         return _Reader(Stamps(clock)).read
 
 
-_any_message = exact(message_id + " " | pp.Regex(r"exim [0-9.]+ daemon started|(?:Start|End) queue run: pid="))
+_any_message = lowered(message_id + " " | pp.Regex(r"exim [0-9.]+ daemon started|(?:Start|End) queue run: pid="))
 
 MARKS = (" <= ", " => ", " -> ", " >> ", " ** ", " == ", " Completed", " rejected", "refused")
 """What a line must hold to be of interest: a cheap test before any grammar is tried."""
@@ -276,17 +275,17 @@ class _Reader:
     def read(self, line: str) -> Sequence[Entry]:
         if not any(mark in line for mark in MARKS):
             return ()
-        prefix = values(header, line)
+        prefix = header.values(line)
         if prefix is None or not prefix.get("program", "exim").startswith("exim"):
             return ()
         message = prefix["message"]
-        found = values(station, message)
+        found = station.values(message)
         if found is not None:
             return self._station(found, prefix)
-        found = values(rejection, message)
+        found = rejection.values(message)
         if found is not None:
             return (self._rejection(found, prefix),)
-        if values(_looks_like_an_outcome, message) is not None:
+        if _looks_like_an_outcome.matches(message):
             raise UnparsedLineError("an outcome of an unknown form")
         return ()
 
@@ -311,12 +310,12 @@ class _Reader:
         outcome = self._outcome_of(found, said or "")
         if outcome is None:
             return ()
-        answered = values(remote_reply, said or "") or {}
+        answered = remote_reply.values(said or "") or {}
         code, reply_code = code_of(answered, outcome)
         recipient, original = _recipients(found["target"], found.get("top"))
         taker = found["target"] if found["target"][0] in "|/" else None
         delay = found.get("queue_time")
-        taken = (values(taken_over, said or "") or {}) if outcome is Outcome.DELIVERED else {}
+        taken = (taken_over.values(said or "") or {}) if outcome is Outcome.DELIVERED else {}
         return (
             Event(
                 mta=PARSER.name,
@@ -345,7 +344,7 @@ class _Reader:
                 return None if said.startswith(NO_TRY) else Outcome.DEFERRED
             case "**":
                 # A remote server can write Exim's words for giving up into its 5xx reply, which is final by itself.
-                refused = (values(remote_reply, said) or {}).get("reply_code", "").startswith("5")
+                refused = (remote_reply.values(said) or {}).get("reply_code", "").startswith("5")
                 gave_up = not refused and any(words in said for words in GAVE_UP)
                 return Outcome.EXPIRED if gave_up else Outcome.BOUNCED
             case _:  # *> is a delivery that -N suppressed
@@ -353,7 +352,7 @@ class _Reader:
 
     def _rejection(self, found: dict[str, str], prefix: dict[str, str]) -> Event:
         said = found.get("text", "").lstrip(" :") or prefix["message"]
-        answered = values(local_reply, said) or {"reply_code": "450" if "temporarily" in found else "550"}
+        answered = local_reply.values(said) or {"reply_code": "450" if "temporarily" in found else "550"}
         return Event(
             mta=PARSER.name,
             outcome=Outcome.REJECTED,
@@ -369,7 +368,7 @@ class _Reader:
         )
 
 
-_looks_like_an_outcome = exact(message_id + " " + flag + " ")
+_looks_like_an_outcome = lowered(message_id + " " + flag + " ")
 
 
 def _recipients(target_text: str, top: str | None) -> tuple[str, str | None]:

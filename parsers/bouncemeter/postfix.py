@@ -24,13 +24,12 @@ from bouncemeter.grammar import (
     bracketed_address,
     code_of,
     enhanced_code,
-    exact,
     quoted_local_part,
     reply,
     rest,
     syslog_prefix,
-    values,
 )
+from bouncemeter.lowering import lowered
 from bouncemeter.plugin import Clock, LineReader, UnparsedLineError
 
 __all__ = ["PARSER", "PostfixParser"]
@@ -67,9 +66,11 @@ said = (
 )
 """`host mx.dest.test[192.0.2.1] said: 550 5.1.1 ...`."""
 
-remote_reply = exact(said | reply)
+remote_reply = lowered(said | reply)
 
-taken_over = exact(pp.Regex(r"(?s:.*)\b(?:queued|forwarded) as ") + pp.Regex("[0-9A-Za-z]{5,24}(?=\\)?$)")("passed_to"))
+taken_over = lowered(
+    pp.Regex(r"(?s:.*)\b(?:queued|forwarded) as ") + pp.Regex("[0-9A-Za-z]{5,24}(?=\\)?$)")("passed_to")
+)
 """`250 2.0.0 Ok: queued as 4X1`: the next server's name for the message."""
 
 # --- the forms of a message under a queue ID -----------------------------------------------------------------------
@@ -118,7 +119,7 @@ notification = (
 removal = (pp.Literal("removed") | "requeued")("removed") + pp.StringEnd()
 """`requeued` by postsuper(1): the message comes back under another queue ID, with `orig_id=`."""
 
-station = exact(
+station = lowered(
     queue_id("queue_id") + ": " + (delivery | queued | expiry | arrival | submission | notification | removal)
 )
 
@@ -147,12 +148,12 @@ content_rejection = pp.Regex(r"reject: (?:(?:mime-|nested-)?header|body|content|
     pp.Regex(r"(?s:.)*(?<=: )(?=[45]\.[0-9]{1,3}\.[0-9]{1,3} )") + enhanced_code("code") + " " + text | text
 )
 
-rejection = exact((pp.Literal("NOQUEUE") | queue_id("queue_id")) + ": " + (content_rejection | smtpd_rejection))
-bare_rejection = exact(smtpd_rejection)
+rejection = lowered((pp.Literal("NOQUEUE") | queue_id("queue_id")) + ": " + (content_rejection | smtpd_rejection))
+bare_rejection = lowered(smtpd_rejection)
 
 # --- a whole line -------------------------------------------------------------------------------------------------
 
-header = exact(syslog_prefix + rest("message"))
+header = lowered(syslog_prefix + rest("message"))
 
 # --- from words to facts ------------------------------------------------------------------------------------------
 
@@ -202,7 +203,7 @@ class PostfixParser:
 
     def recognises(self, line: str) -> bool:
         """A line of any Postfix program: `postfix/smtp`, `postfix-out/qmgr`, `mx1/relay/smtp`."""
-        found = values(header, line)
+        found = header.values(line)
         return found is not None and _is_postfix(found["program"])
 
     def reader(self, clock: Clock = time.time) -> LineReader:
@@ -222,7 +223,7 @@ class _Reader:
     def read(self, line: str) -> Sequence[Entry]:
         if not any(mark in line for mark in MARKS):
             return ()
-        prefix = values(header, line)
+        prefix = header.values(line)
         if prefix is None:
             if ": to=<" in line and " status=" in line:
                 raise UnparsedLineError("there is no program name before the message")
@@ -230,10 +231,10 @@ class _Reader:
         if not _is_postfix(prefix["program"]):
             return ()
         message = prefix["message"]
-        found = values(station, message)
+        found = station.values(message)
         if found is not None:
             return self._station(found, prefix)
-        found = values(rejection, message) or values(bare_rejection, message)
+        found = rejection.values(message) or bare_rejection.values(message)
         if found is not None:
             return (self._rejection(found, prefix),)
         verb = message.partition(": ")[2]
@@ -282,11 +283,11 @@ class _Reader:
             raise UnparsedLineError(f"status={status} is not an outcome known of Postfix")
         outcome = OUTCOMES[status]
         said = found.get("text", "").removesuffix(")")
-        answered = values(remote_reply, said) or {}
+        answered = remote_reply.values(said) or {}
         if "dsn" in found:
             answered["code"] = found["dsn"]
         code, reply_code = code_of(answered, outcome)
-        taken = (values(taken_over, said) or {}) if outcome is Outcome.DELIVERED else {}
+        taken = (taken_over.values(said) or {}) if outcome is Outcome.DELIVERED else {}
         return (
             Event(
                 mta=PARSER.name,

@@ -1,0 +1,250 @@
+"""A pyparsing grammar compiled into one `re` pattern with the same meaning.
+
+pyparsing never goes back into a success: an alternative that matched is taken, an optional part that matched stays.
+Atomic groups and possessive quantifiers say exactly that, so the pattern accepts what the grammar accepts, gives the
+same values, and takes no more than linear time where the grammar's own patterns do not. What cannot be said so is
+refused when the module is imported, by a sentence that names the element.
+
+Comes in: a grammar that takes white space as it is (`bouncemeter.grammar.exact`). Goes out: a `Lowered`, or, for a
+list such as the fields of a row, a `LoweredList`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyparsing as pp
+
+__all__ = ["CannotLowerError", "Lowered", "LoweredList", "lowered", "lowered_list"]
+
+
+class CannotLowerError(TypeError):
+    """A grammar has an element that no pattern can express exactly."""
+
+
+class Lowered:
+    """A grammar as a pattern.
+
+    Attributes:
+        grammar: The grammar that it was made from.
+        pattern: The compiled pattern.
+    """
+
+    def __init__(self, grammar: pp.ParserElement) -> None:
+        maker = _Maker()
+        self.grammar = grammar
+        self.pattern = re.compile(maker.expression(grammar))
+        self._match = self.pattern.match
+        self._names = [(self.pattern.groupindex[group] - 1, name) for group, name in maker.groups]
+
+    def values(self, line: str) -> dict[str, str] | None:
+        """The named values that the grammar finds in a line from its left end; None where it does not match."""
+        match = self._match(line)
+        if match is None:
+            return None
+        groups = match.groups()
+        return {name: groups[place] for place, name in self._names if groups[place] is not None}
+
+    def matches(self, line: str) -> bool:
+        """Whether the grammar matches a line from its left end."""
+        return self._match(line) is not None
+
+
+class LoweredList:
+    """A grammar of a list: elements that come once, then one that is repeated, with its separators suppressed.
+
+    Attributes:
+        grammar: The grammar that it was made from.
+    """
+
+    def __init__(self, grammar: pp.ParserElement) -> None:
+        self.grammar = grammar
+        *once, more = grammar.exprs if isinstance(grammar, pp.And) else [grammar]
+        if type(more) is not pp.ZeroOrMore or more.not_ender is not None:
+            raise CannotLowerError(f"a list ends in ZeroOrMore, not in {_name(more)}")
+        self._once = [re.compile(_Maker(capture=True).expression(part)) for part in once]
+        self._more = re.compile(_Maker(capture=True).expression(more.expr))
+
+    def items(self, line: str) -> list[str]:
+        """The elements of a list, from the left end of a line as far as it goes."""
+        return [match[1] for match in self._matches(line)]
+
+    def groups(self, line: str) -> list[tuple[str, ...]]:
+        """The elements of a list whose elements are groups."""
+        return [match.groups() for match in self._matches(line)]
+
+    def _matches(self, line: str) -> Iterator[re.Match[str]]:
+        position = 0
+        for pattern in self._once:
+            match = pattern.match(line, position)
+            if match is None:
+                return
+            position = match.end()
+            if pattern.groups:
+                yield match
+        while (match := self._more.match(line, position)) is not None and match.end() > position:
+            position = match.end()
+            yield match
+
+
+def lowered(grammar: pp.ParserElement) -> Lowered:
+    """Compile a grammar.
+
+    Raises:
+        CannotLowerError: An element cannot be expressed exactly.
+    """
+    return Lowered(_as_it_is(grammar))
+
+
+def lowered_list(grammar: pp.ParserElement) -> LoweredList:
+    """Compile a grammar of a list.
+
+    Raises:
+        CannotLowerError: An element cannot be expressed exactly, or the grammar is not of a list.
+    """
+    return LoweredList(_as_it_is(grammar))
+
+
+def _as_it_is(grammar: pp.ParserElement) -> pp.ParserElement:
+    """A copy that takes white space as it is: it skips none and expands no tabs."""
+    return grammar.copy().leave_whitespace(recursive=True).parse_with_tabs()
+
+
+_NO_DEFAULT = pp.Opt(pp.Empty()).defaultValue
+_SINGLE = (pp.Regex, pp.Literal, pp.Word, pp.Combine)
+_NAMED_GROUP = re.compile(r"\(\?P(?:<(\w+)>|=(\w+)\))")
+
+
+class _Maker:
+    """Makes one pattern.
+
+    Args:
+        capture: Whether unnamed parts that are not suppressed are captured, for a list.
+        named: Whether names become groups.
+
+    Attributes:
+        groups: The names of the pattern's groups with those of the values, in order.
+        loops: How many loops the element at hand stands in.
+    """
+
+    def __init__(self, *, capture: bool = False, named: bool = True) -> None:
+        self.capture, self.named = capture, named
+        self.groups: list[tuple[str, str]] = []
+        self.loops = 0
+
+    def expression(self, element: pp.ParserElement) -> str:
+        """The pattern of an element."""
+        if element.skipWhitespace:
+            raise CannotLowerError(f"{_name(element)} skips white space: close the grammar by exact()")
+        if element.parseAction:
+            raise CannotLowerError(f"{_name(element)} has a parse action")
+        name = element.resultsName
+        if name and not _single(element):
+            raise CannotLowerError(f"{_name(element)} is named {name}, and may give more than one value")
+        if not name:
+            if self.capture and _single(element):
+                return f"({self._apart(element)})"
+            return self._unnamed(element)
+        if not self.named:
+            return self._unnamed(element)
+        group = f"{name}_{len(self.groups)}"
+        self.groups.append((group, name))
+        return f"(?P<{group}>{self._unnamed(element)})"
+
+    def _unnamed(self, element: pp.ParserElement) -> str:
+        try:
+            how = _HOW[type(element)]
+        except KeyError:
+            raise CannotLowerError(f"{_name(element)} cannot be lowered into a pattern") from None
+        return how(self, element)
+
+    def _and(self, element: pp.And) -> str:
+        return "".join(map(self.expression, element.exprs))
+
+    def _match_first(self, element: pp.MatchFirst) -> str:
+        return f"(?>{'|'.join(map(self._alternative, element.exprs))})"
+
+    def _alternative(self, element: pp.ParserElement) -> str:
+        """One alternative. Within a loop, CPython's `re` does not restore a group that an earlier turn set and that an
+        alternative set anew before it failed; so an alternative with groups is first tried without them."""
+        before = len(self.groups)
+        made = self.expression(element)
+        if not self.loops or len(self.groups) == before:
+            return made
+        return f"(?={_Maker(named=False).expression(element)}){made}"
+
+    def _combine(self, element: pp.Combine) -> str:
+        if element.joinString:
+            raise CannotLowerError(f"{_name(element)} puts text between its parts")
+        return f"(?:{self._apart(element.expr)})"
+
+    def _group(self, element: pp.Group) -> str:
+        if not self.capture:
+            raise CannotLowerError(f"{_name(element)} is a group outside of a list")
+        return self.expression(element.expr)
+
+    def _opt(self, element: pp.Opt) -> str:
+        if element.defaultValue is not _NO_DEFAULT:
+            raise CannotLowerError(f"{_name(element)} has a default value")
+        return f"(?:{self.expression(element.expr)})?+"
+
+    def _repeated(self, element: pp.ZeroOrMore | pp.OneOrMore) -> str:
+        if element.not_ender is not None:
+            raise CannotLowerError(f"{_name(element)} has a stop_on")
+        self.loops += 1
+        made = self.expression(element.expr)
+        self.loops -= 1
+        return f"(?:{made}){'*+' if type(element) is pp.ZeroOrMore else '++'}"
+
+    def _apart(self, element: pp.ParserElement) -> str:
+        """The pattern of an element that is one text, or none, to the outside."""
+        inner = _Maker()
+        made = inner.expression(element)
+        if inner.groups:
+            raise CannotLowerError(f"{_name(element)} has named values where only its text counts")
+        return made
+
+    def _regex(self, element: pp.Regex) -> str:
+        """A pattern of the grammar itself. Its named groups are values too, and get names of their own here."""
+        if element.flags:
+            raise CannotLowerError(f"{_name(element)} has flags beside its pattern")
+        pattern, own = str(element.pattern), f"own{len(self.groups)}"
+        inner = re.compile(pattern).groupindex
+        if inner and (self.loops or not self.named):
+            raise CannotLowerError(f"{_name(element)} has groups of its own within a loop")
+        self.groups += [(f"{own}_{name}", name) for name in inner]
+        plain = _NAMED_GROUP.sub(lambda m: f"(?P<{own}_{m[1]}>" if m[1] else f"(?P={own}_{m[2]})", pattern)
+        return f"(?>{plain})"
+
+
+_HOW: dict[type, Callable[[_Maker, Any], str]] = {
+    pp.Regex: _Maker._regex,
+    pp.Literal: lambda _, element: re.escape(element.match),
+    type(pp.Literal("x")): lambda _, element: re.escape(element.match),  # pyparsing has a class of its own for these
+    pp.Word: lambda _, element: f"(?>{element.reString})",
+    pp.StringEnd: lambda _, __: r"\Z",
+    pp.And: _Maker._and,
+    pp.MatchFirst: _Maker._match_first,
+    pp.Suppress: lambda maker, element: maker._apart(element.expr),
+    pp.Combine: _Maker._combine,
+    pp.Group: _Maker._group,
+    pp.FollowedBy: lambda maker, element: f"(?={maker.expression(element.expr)})",
+    pp.NotAny: lambda maker, element: f"(?!{maker._apart(element.expr)})",
+    pp.Opt: _Maker._opt,
+    pp.ZeroOrMore: _Maker._repeated,
+    pp.OneOrMore: _Maker._repeated,
+}
+"""How each element is said as a pattern; whatever is not here is refused."""
+
+
+def _single(element: pp.ParserElement) -> bool:
+    """Whether an element gives exactly one value."""
+    if isinstance(element, pp.MatchFirst):
+        return all(_single(each) for each in element.exprs)
+    return isinstance(element, _SINGLE)
+
+
+def _name(element: pp.ParserElement) -> str:
+    return f"{type(element).__name__} {str(element)[:80]!r}"
