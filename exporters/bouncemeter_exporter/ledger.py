@@ -185,7 +185,7 @@ class Ledger:
 
     def _keep(self, entry: Entry, server: _Server, queue_id: str, message: Message) -> None:
         """Put a message back: packed if recipients wait, else as it is, or among the departed if it ended."""
-        if any(True for _ in message.waiting()) and not message.removed:
+        if not message.removed and message.waits:
             self._count_waiting(server.mta, message, +1)
             server.waiting[queue_id] = pack(message)
             self._messages += 1

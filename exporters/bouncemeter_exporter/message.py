@@ -70,6 +70,14 @@ class Message:
     soft_before: frozenset[str] = frozenset()
     recipients: dict[str, Recipient] = field(default_factory=dict)
 
+    @property
+    def waits(self) -> bool:
+        """Whether anybody waits."""
+        for each in self.recipients.values():
+            if each.since is not None and not each.ended:
+                return True
+        return False
+
     def waiting(self) -> Iterator[tuple[str, Recipient]]:
         """The recipients that wait, with their keys."""
         return ((key, each) for key, each in self.recipients.items() if each.waits)

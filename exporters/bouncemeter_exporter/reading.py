@@ -62,9 +62,20 @@ class LogReader:
             lines, self._waiting = self._waiting, []
         if self._about and getattr(self.parser, "each_line_alone", False):
             lines = [line for line in lines if any(word in line for word in self._about)]
-        entries: list[Entry] = []
+        read, entries = self._read, list[Entry]()
+        events = unparsed = 0
         for line in lines:
-            entries += self._one(self._read, line)
+            try:
+                told = read(line)
+            except UnparsedLineError:
+                unparsed += 1
+                continue
+            if told:
+                entries += told
+                events += any([isinstance(entry, Event) for entry in told])
+        self.counts["event"] += events
+        self.counts["unparsed"] += unparsed
+        self.counts["other"] += len(lines) - events - unparsed
         return entries
 
     def end(self) -> list[Entry]:
@@ -88,15 +99,6 @@ class LogReader:
                 f"{self.name} is not a log of Postfix, Exim or Exchange, nor of any other parser that is installed;"
                 " name its format with --format-of if it is"
             )
-
-    def _one(self, read: LineReader, line: str) -> Sequence[Entry]:
-        try:
-            entries = read(line)
-        except UnparsedLineError:
-            self.counts["unparsed"] += 1
-            return ()
-        self.counts["event" if any(isinstance(entry, Event) for entry in entries) else "other"] += 1
-        return entries
 
 
 def oldest_first(paths: Sequence[Path], parser: Parser | None) -> list[Path]:

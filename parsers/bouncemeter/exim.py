@@ -43,7 +43,7 @@ own_start = exim_stamp("stamp") + " " + pp.Opt(pp.Regex(r"\[[0-9]+\] "))
 long_line_part = pp.Regex(r"\[1[/\\][0-9]+\] ")
 """Exim splits a long line for syslog; the first part has all the fields."""
 
-header = lowered((own_start | syslog_prefix + pp.Opt(long_line_part) + pp.Opt(own_start)) + rest("message"))
+start = own_start | syslog_prefix + pp.Opt(long_line_part) + pp.Opt(own_start)
 
 # --- addresses --------------------------------------------------------------------------------------------------
 
@@ -51,13 +51,13 @@ header = lowered((own_start | syslog_prefix + pp.Opt(long_line_part) + pp.Opt(ow
 # `a b@dest.test <"A b"@dest.test>`. That the two agree shows that neither is somebody's text.
 # A local part has 64 characters at most (RFC 5321); by then nobody else has had the word in the line.
 unquoted = pp.Regex(
-    r'(?=[^\n]{1,320}? <"(?P<local_part>[^"\\\n]{1,64})"@(?P<domain>[^\s<>]{1,255})>)(?i:(?P=local_part)@(?P=domain))'
+    r'(?=[^"\n]{1,322}+(?<= <)"(?P<local_part>[^"\\\n]{1,64})"@(?P<domain>[^\s<>]{1,255})>)(?i:(?P=local_part)@(?P=domain))'
     r'(?= <")'
 )
 # One with a quote or backslash in it: the two agree up to there.
-escaped = pp.Regex(r'(?P<head>[^"\\\n]{0,64})(?=["\\])[^\n]{1,320}?(?= <"(?i:(?P=head))\\)')
+escaped = pp.Regex(r'(?P<head>[^"\\\n]{0,64}+)(?=["\\])[^\n]{1,320}?(?= <"(?i:(?P=head))\\)')
 quoted = pp.Regex(rf"{quoted_local_part}@[^\s<>:]++(?= [<(]|:| [A-Z]| (?:routing )?+defer |$)")
-plain = pp.Regex(r'(?![|/])(?:[^\s<>":]|:(?=[^\s]))++(?= [<(]|:| [A-Z][A-Za-z0-9]*+[= ]| (?:routing )?+defer | :|$)')
+plain = pp.Regex(r'(?![|/])(?:[^\s<>":]++|:(?=[^\s]))++(?= [<(]|:| [A-Z][A-Za-z0-9]*+[= ]| (?:routing )?+defer | :|$)')
 blackhole = pp.Literal(":blackhole:")
 # A pipe, a file, or anything odd: the address that led there follows in brackets.
 special = pp.Regex(r"[^\n]{1,1024}?(?= <[^<>\n]*>(?: |$))")
@@ -74,13 +74,13 @@ host_name = pp.Regex(r"(?:[^\s\[\]()]++ )?+(?:\([^()]*+\) )?+(?:DS )?+\[[^\[\]]*
 host = " H=" + (host_name | pp.Regex(r"[^\s\[\]:]++"))("relay") + pp.Opt("*")
 interval = pp.Regex(r"(?:[0-9]+w)?(?:[0-9]+d)?(?:[0-9]+h)?(?:[0-9]+m)?(?:[0-9.]+s)?(?![0-9A-Za-z])")
 queue_time = " QT=" + interval("queue_time")
-confirmation = ' C="' + pp.Regex(r'(?:[^"\\]|\\.)*+')("confirmation") + '"'
+confirmation = ' C="' + pp.Regex(r'(?:[^"\\]++|\\.)*+')("confirmation") + '"'
 sender_field = pp.Regex(" [FP]=<") + bracketed_address("sender") + ">"
 # The name in a certificate (DN=) may hold quotes: its end is a quote before the next field, the error or the end.
 # The host stands before it, so that the name cannot make one up.
 other_field = pp.Regex(
     r" (?!(?:H|QT|C)=)[A-Za-z][A-Za-z0-9]*+\*?+="
-    r'(?:"(?:[^"]|"(?! (?!H=)[A-Z][A-Za-z0-9]*+\*?+=| ?:|$))*+"|<[^<>]*+>|(?:[^\s:]|:(?=[^\s]))*+)'
+    r'(?:"(?:[^"]++|"(?! (?!H=)[A-Z][A-Za-z0-9]*+\*?+=| ?:|$))*+"|<[^<>]*+>|(?:[^\s:]++|:(?=[^\s]))*+)'
 )
 flag_word = pp.Regex(r" (?:L[-.]?|K|TFO\*?|PRDR|DS|NOTLS|-K)(?= |:|$)")
 one_field = queue_time | confirmation | sender_field | other_field | flag_word
@@ -91,7 +91,7 @@ system_error = ": " + pp.Regex(r"[A-Z][A-Za-z '/]{0,80}?(?= H=)")("system_error"
 deferral = pp.Regex(r" (?:routing )?+defer \(-?[0-9]+\)") + pp.Opt(system_error) + fields
 
 # With log_selector +deliver_time a failure ends in `DT=`, behind the error.
-text = pp.Regex(r" ?: ?") + pp.Regex(r"(?s:.*?)(?= DT=[0-9.]+s$|\Z)")("text")
+text = pp.Regex(r" ?: ?") + pp.Regex(r"(?:[^ ]++| (?!DT=[0-9.]++s$))*+")("text")
 
 # --- the forms of a message under a message ID ------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ arrival = (
 
 completion = pp.Literal("Completed")("completed")
 
-station = lowered(message_id("queue_id") + " " + (outcome | arrival | completion))
+station = message_id("queue_id") + " " + (outcome | arrival | completion)
 
 # --- rejections -------------------------------------------------------------------------------------------------
 
@@ -186,6 +186,13 @@ taken_over = lowered(pp.Regex(r"(?s:.*) id=") + pp.Regex("[0-9A-Za-z-]{16,23}$")
 local_reply = lowered(pp.FollowedBy(pp.Regex("[45]")) + reply)
 """A text of our own configuration may begin with the reply to give."""
 
+# --- a whole line -------------------------------------------------------------------------------------------------
+
+station_line = lowered(start + station)
+any_line = lowered(start + rest("message"))
+
+# --- from words to facts ------------------------------------------------------------------------------------------
+
 NO_TRY = (
     "retry time not reached",
     "remote deliver",  # "remote deliveries suppressed", also in other forms
@@ -248,7 +255,7 @@ class EximParser:
 
     def recognises(self, line: str) -> bool:
         """A line of Exim's own log, or of the program `exim` in syslog."""
-        found = header.values(line)
+        found = any_line.values(line)
         if found is None:
             return False
         program = found.get("program")
@@ -273,15 +280,15 @@ class _Reader:
         self._stamps = stamps
 
     def read(self, line: str) -> Sequence[Entry]:
-        if not any(mark in line for mark in MARKS):
+        if not any([mark in line for mark in MARKS]):
             return ()
-        prefix = header.values(line)
-        if prefix is None or not prefix.get("program", "exim").startswith("exim"):
+        found = station_line.values(line)
+        if found is not None:
+            return self._station(found) if _is_exim(found) else ()
+        prefix = any_line.values(line)
+        if prefix is None or not _is_exim(prefix):
             return ()
         message = prefix["message"]
-        found = station.values(message)
-        if found is not None:
-            return self._station(found, prefix)
         found = rejection.values(message)
         if found is not None:
             return (self._rejection(found, prefix),)
@@ -289,23 +296,23 @@ class _Reader:
             raise UnparsedLineError("an outcome of an unknown form")
         return ()
 
-    def _station(self, found: dict[str, str], prefix: dict[str, str]) -> Sequence[Entry]:
+    def _station(self, found: dict[str, str]) -> Sequence[Entry]:
         if "flag" in found:
-            return self._outcome(found, prefix)
+            return self._outcome(found)
         sender = found.get("arrival_sender")
         return (
             Step(
                 what=StepKind.REMOVED if sender is None else StepKind.ARRIVED,
                 mta=PARSER.name,
                 queue_id=found["queue_id"],
-                time=self._stamps.seconds(prefix.get("stamp")),
-                host=prefix.get("host"),
+                time=self._stamps.seconds(found.get("stamp")),
+                host=found.get("host"),
                 sender="" if sender == "<>" else sender,
                 peer=found.get("relay"),
             ),
         )
 
-    def _outcome(self, found: dict[str, str], prefix: dict[str, str]) -> Sequence[Entry]:
+    def _outcome(self, found: dict[str, str]) -> Sequence[Entry]:
         said = found.get("text") or found.get("confirmation") or found.get("system_error")
         outcome = self._outcome_of(found, said or "")
         if outcome is None:
@@ -321,8 +328,8 @@ class _Reader:
                 mta=PARSER.name,
                 outcome=outcome,
                 code=code,
-                time=self._stamps.seconds(prefix.get("stamp")),
-                host=prefix.get("host"),
+                time=self._stamps.seconds(found.get("stamp")),
+                host=found.get("host"),
                 reply_code=reply_code,
                 queue_id=found["queue_id"],
                 passed_to=taken.get("passed_to"),
@@ -366,6 +373,10 @@ class _Reader:
             text=said,
             stage=STAGES.get(found.get("command", ""), Stage.DATA),
         )
+
+
+def _is_exim(prefix: dict[str, str]) -> bool:
+    return prefix.get("program", "exim").startswith("exim")
 
 
 _looks_like_an_outcome = lowered(message_id + " " + flag + " ")

@@ -150,7 +150,7 @@ class Stamps:
 
 # --- addresses ------------------------------------------------------------------------------------------------
 
-quoted_local_part = r'"(?:[^"\\]|\\.)*+"'
+quoted_local_part = r'"(?:[^"\\]++|\\.)*+"'
 """RFC 5321 Quoted-string, as a pattern."""
 
 bracketed_address = pp.Regex(rf"(?:{quoted_local_part}[^<>]*+|[^<>]*+)(?=>)")

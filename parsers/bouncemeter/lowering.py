@@ -37,15 +37,16 @@ class Lowered:
         self.grammar = grammar
         self.pattern = re.compile(maker.expression(grammar))
         self._match = self.pattern.match
-        self._names = [(self.pattern.groupindex[group] - 1, name) for group, name in maker.groups]
+        names = dict(maker.groups)
+        groups = {place: names[group] for group, place in self.pattern.groupindex.items()}
+        self._names = [groups.get(place, "") for place in range(1, self.pattern.groups + 1)]
 
     def values(self, line: str) -> dict[str, str] | None:
         """The named values that the grammar finds in a line from its left end; None where it does not match."""
         match = self._match(line)
         if match is None:
             return None
-        groups = match.groups()
-        return {name: groups[place] for place, name in self._names if groups[place] is not None}
+        return {name: text for name, text in zip(self._names, match.groups(), strict=True) if text is not None and name}
 
     def matches(self, line: str) -> bool:
         """Whether the grammar matches a line from its left end."""

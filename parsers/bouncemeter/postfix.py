@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 
 import pyparsing as pp
 
@@ -119,9 +120,7 @@ notification = (
 removal = (pp.Literal("removed") | "requeued")("removed") + pp.StringEnd()
 """`requeued` by postsuper(1): the message comes back under another queue ID, with `orig_id=`."""
 
-station = lowered(
-    queue_id("queue_id") + ": " + (delivery | queued | expiry | arrival | submission | notification | removal)
-)
+station = queue_id("queue_id") + ": " + (delivery | queued | expiry | arrival | submission | notification | removal)
 
 # --- rejections: who was refused, our reply, why, the envelope --------------------------------------------------
 
@@ -131,7 +130,7 @@ envelope = (
 
 # The offending name or address comes first, in brackets, and may itself imitate an envelope.
 offender = pp.Regex(rf'<(?:{quoted_local_part}[^<>]*+|[^<>"]*+)>: ')
-why = pp.Combine(pp.Opt(offender) + pp.Regex(r"(?s:.)*?(?=; (?:from=<|proto=)|$)"))
+why = pp.Combine(pp.Opt(offender) + pp.Regex(r"(?:[^;]++|;(?! (?:from=<|proto=)))*+"))
 
 smtpd_rejection = (
     pp.Regex(r"(?:proxy-|milter-)?reject: ")
@@ -153,7 +152,8 @@ bare_rejection = lowered(smtpd_rejection)
 
 # --- a whole line -------------------------------------------------------------------------------------------------
 
-header = lowered(syslog_prefix + rest("message"))
+station_line = lowered(syslog_prefix + station)
+any_line = lowered(syslog_prefix + rest("message"))
 
 # --- from words to facts ------------------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class PostfixParser:
 
     def recognises(self, line: str) -> bool:
         """A line of any Postfix program: `postfix/smtp`, `postfix-out/qmgr`, `mx1/relay/smtp`."""
-        found = header.values(line)
+        found = any_line.values(line)
         return found is not None and _is_postfix(found["program"])
 
     def reader(self, clock: Clock = time.time) -> LineReader:
@@ -211,6 +211,7 @@ class PostfixParser:
         return _Reader(Stamps(clock)).read
 
 
+@lru_cache(maxsize=256)
 def _is_postfix(program: str) -> bool:
     instance, slash, agent = program.rpartition("/")
     return bool(instance and slash and agent in AGENTS)
@@ -221,9 +222,12 @@ class _Reader:
         self._stamps = stamps
 
     def read(self, line: str) -> Sequence[Entry]:
-        if not any(mark in line for mark in MARKS):
+        if not any([mark in line for mark in MARKS]):
             return ()
-        prefix = header.values(line)
+        found = station_line.values(line)
+        if found is not None:
+            return self._station(found) if _is_postfix(found["program"]) else ()
+        prefix = any_line.values(line)
         if prefix is None:
             if ": to=<" in line and " status=" in line:
                 raise UnparsedLineError("there is no program name before the message")
@@ -231,9 +235,6 @@ class _Reader:
         if not _is_postfix(prefix["program"]):
             return ()
         message = prefix["message"]
-        found = station.values(message)
-        if found is not None:
-            return self._station(found, prefix)
         found = rejection.values(message) or bare_rejection.values(message)
         if found is not None:
             return (self._rejection(found, prefix),)
@@ -242,17 +243,17 @@ class _Reader:
             raise UnparsedLineError("an outcome of an unknown form")
         return ()
 
-    def _station(self, found: dict[str, str], prefix: dict[str, str]) -> Sequence[Entry]:
+    def _station(self, found: dict[str, str]) -> Sequence[Entry]:
         if "status" in found:
-            return self._delivery(found, prefix)
+            return self._delivery(found)
         if "expired" in found:
             return (
                 Event(
                     mta=PARSER.name,
                     outcome=Outcome.EXPIRED,
                     code=EnhancedCode(4, 4, 7),
-                    time=self._stamps.seconds(prefix.get("stamp")),
-                    host=prefix.get("host"),
+                    time=self._stamps.seconds(found.get("stamp")),
+                    host=found.get("host"),
                     queue_id=found["queue_id"],
                     sender=found["sender"],
                     text=found["text"],
@@ -266,8 +267,8 @@ class _Reader:
                         what=what,
                         mta=PARSER.name,
                         queue_id=found["queue_id"],
-                        time=self._stamps.seconds(prefix.get("stamp")),
-                        host=prefix.get("host"),
+                        time=self._stamps.seconds(found.get("stamp")),
+                        host=found.get("host"),
                         sender="" if sender is not None and sender.startswith(DOUBLE_BOUNCE) else sender,
                         peer=found.get("peer"),
                         related=found.get("related"),
@@ -275,7 +276,7 @@ class _Reader:
                 )
         raise AssertionError(f"a form without a step: {found}")
 
-    def _delivery(self, found: dict[str, str], prefix: dict[str, str]) -> Sequence[Entry]:
+    def _delivery(self, found: dict[str, str]) -> Sequence[Entry]:
         status = found["status"]
         if status in PROBES:
             return ()
@@ -293,8 +294,8 @@ class _Reader:
                 mta=PARSER.name,
                 outcome=outcome,
                 code=code,
-                time=self._stamps.seconds(prefix.get("stamp")),
-                host=prefix.get("host"),
+                time=self._stamps.seconds(found.get("stamp")),
+                host=found.get("host"),
                 reply_code=reply_code,
                 queue_id=found["queue_id"],
                 passed_to=taken.get("passed_to"),

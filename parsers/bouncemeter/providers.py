@@ -59,6 +59,7 @@ def add_providers(own: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
     _own.clear()
     _own.update(own)
     _endings.cache_clear()
+    _by_relay.cache_clear()
     _longest.cache_clear()
 
 
@@ -97,9 +98,16 @@ def providers() -> list[str]:
 
 def provider_of(relay: str | None, recipient: str | None) -> str:
     """The provider behind a relay (`mx.example.com[192.0.2.1]:25`), else behind the recipient's domain."""
-    host = re.split(r"[\s\[(:]", relay, maxsplit=1)[0] if relay else ""
-    domain = recipient.rpartition("@")[2] if recipient else ""
-    return _longest(host.lower(), 0) or _longest(domain.lower(), 1) or OTHER
+    found = _by_relay(relay) if relay else None
+    if found is None and recipient:
+        found = _longest(recipient.rpartition("@")[2].lower(), 1)
+    return found or OTHER
+
+
+@lru_cache(maxsize=4096)
+def _by_relay(relay: str) -> str | None:
+    host = re.split(r"[\s\[(:]", relay, maxsplit=1)[0]
+    return _longest(host.lower(), 0)
 
 
 @lru_cache(maxsize=4096)

@@ -41,11 +41,11 @@ class Lines:
 
     def feed(self, block: bytes) -> list[str]:
         """The lines that a further block of bytes completes, without their ends."""
-        *whole, last = (self._rest + block).split(b"\n")
-        if whole and self._overlong:
-            del whole[0]  # the tail of a line whose beginning was given already
+        ended, line_feed, last = (self._rest + block).rpartition(b"\n")
+        lines = self._cut(ended) if line_feed else []
+        if lines and self._overlong:
+            del lines[0]  # the tail of a line whose beginning was given already
             self._overlong = False
-        lines = [self._text(line) for line in whole]
         if len(last) > MAX_LINE:
             if not self._overlong:
                 lines.append(self._text(last))
@@ -62,6 +62,13 @@ class Lines:
     def held(self) -> int:
         """Bytes of the unfinished line."""
         return len(self._rest)
+
+    def _cut(self, ended: bytes) -> list[str]:
+        """Whole lines, all decoded at once; each by itself where one may be too long."""
+        lines = ended.decode("utf-8", "backslashreplace").split("\n")
+        if max(map(len, lines)) > MAX_LINE // 4:  # a character has four bytes at most
+            return [self._text(line) for line in ended.split(b"\n")]
+        return [line.removesuffix("\r") for line in lines] if b"\r" in ended else lines
 
     @staticmethod
     def _text(line: bytes) -> str:

@@ -1,0 +1,197 @@
+"""A day of mail as log lines of Postfix or Exim: seeded, so that every run reads the same.
+
+About a quarter of the lines are outcomes, as in logs of real servers. Their forms are those of `tests/logs`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+START = datetime(2026, 11, 1, tzinfo=UTC)
+
+RELAYS = [
+    ("gmail-smtp-in.l.google.com", "142.250.102.26", "gmail.com", 40),
+    ("outlook-com.olc.protection.outlook.com", "52.101.8.42", "outlook.com", 20),
+    ("mta5.am0.yahoodns.net", "67.195.228.94", "yahoo.com", 10),
+    ("mx01.mail.icloud.com", "17.57.155.25", "icloud.com", 5),
+    *((f"mx{n}.customer{n}.example", f"198.51.100.{n % 250 + 1}", f"customer{n}.example", 1) for n in range(200)),
+]
+
+TAKEN = [
+    "250 2.0.0 OK  1732446000 a640c23a62f3a-aa5f2e8b1d5si1180123966b.123 - gsmtp",
+    "250 2.6.0 <{id}@sender.example> [InternalId=1288490208256, Hostname=AM6PR01MB.eurprd01.prod.exchangelabs.com]"
+    " 12345 bytes in 0.152, 79.005 KB/sec Queued mail for delivery",
+    "250 ok dirdel",
+    "250 2.0.0 Ok: queued as {id}",
+]
+
+SOFT = [
+    ("4.2.2", "452 4.2.2 The recipient's inbox is out of storage space."),
+    ("4.7.1", "450 4.7.1 <{to}>: Recipient address rejected: Greylisted, see http://postgrey.example/help"),
+    ("4.7.28", "421-4.7.28 Gmail has detected an unusual rate of unsolicited mail originating from your IP address."),
+    ("4.7.0", "421 4.7.0 [TSS04] Messages from 192.0.2.1 temporarily deferred due to unexpected volume"),
+    ("4.4.1", ""),
+]
+
+HARD = [
+    ("5.1.1", "550-5.1.1 The email account that you tried to reach does not exist. Please try double-checking it"),
+    ("5.7.1", "550 5.7.1 Service unavailable, Client host [192.0.2.1] blocked using Spamhaus. see spamhaus.org/query"),
+    ("5.7.26", "550-5.7.26 This mail has been blocked because the sender is unauthenticated."),
+    (
+        "5.4.1",
+        "550 5.4.1 Recipient address rejected: Access denied. [AM7EUR03FT.eop-EUR03.prod.protection.outlook.com]",
+    ),
+    ("5.2.2", "552 5.2.2 <{to}>: mailbox full"),
+]
+
+ROUTERS = "R=dnslookup T=remote_smtp"
+Later = Callable[[float, str], None]
+
+
+def day(mta: str, lines: int, seed: int = 1, *, ends: bool = False) -> Iterator[str]:
+    """Lines of a log in the order of their time.
+
+    Args:
+        mta: `postfix` or `exim`.
+        lines: How many.
+        seed: Another one gives another day.
+        ends: Let whoever waits at the end of the day be delivered soon, so that nobody waits at the end.
+    """
+    chance = random.Random(seed)
+    scheduled: list[tuple[float, int, str]] = []
+    message = {"postfix": postfix, "exim": exim}[mta]
+    stamp = {"postfix": "%b %e %H:%M:%S", "exim": "%Y-%m-%d %H:%M:%S"}[mta]
+    step, number, written, now = 86400 / lines * 4, 0, 0, 0.0
+    second, said = -1, ""
+
+    def later(moment: float, line: str) -> None:
+        nonlocal number
+        number += 1
+        heapq.heappush(scheduled, (moment, number, line))
+
+    while written < lines:
+        now += chance.expovariate(1 / step)
+        message(chance, now, later, ends)
+        while scheduled and scheduled[0][0] <= now and written < lines:
+            moment, _, line = heapq.heappop(scheduled)
+            if int(moment) != second:
+                second = int(moment)
+                said = (START + timedelta(seconds=second)).strftime(stamp)
+            yield f"{said} {line}"
+            written += 1
+
+
+def fate(chance: random.Random, ends: bool) -> tuple[str, int]:
+    """What becomes of a recipient, and after how many deferrals."""
+    drawn = chance.random()
+    if drawn < 0.90:
+        return "sent", 0
+    if drawn < 0.94:
+        return "bounced", 0
+    return ("sent", chance.randint(1, 4)) if ends or drawn < 0.99 else ("expired", chance.randint(2, 6))
+
+
+def postfix(chance: random.Random, now: float, later: Later, ends: bool) -> None:
+    """One message, from the client's connection to its removal."""
+    queue_id = f"{chance.randrange(16**10, 16**11):X}"
+    client = f"client{chance.randrange(500)}.example[192.0.2.{chance.randrange(250)}]"
+    smtpd, smtp = f"mx1 postfix/smtpd[{chance.randrange(9999)}]:", f"mx1 postfix/smtp[{chance.randrange(9999)}]:"
+    sender = f"list{chance.randrange(40)}@sender.example" if chance.random() < 0.97 else ""
+    later(now, f"{smtpd} connect from {client}")
+    if chance.random() < 0.15:
+        bad = f"unknown[203.0.113.{chance.randrange(250)}]"
+        later(
+            now,
+            f"{smtpd} NOQUEUE: reject: RCPT from {bad}: 554 5.7.1 <nobody@sender.example>: Relay access denied;"
+            " from=<spam@bad.example> to=<nobody@sender.example> proto=ESMTP helo=<bad>",
+        )
+    later(now, f"{smtpd} {queue_id}: client={client}")
+    later(now + 0.1, f"mx1 postfix/cleanup[77]: {queue_id}: message-id=<{queue_id}@sender.example>")
+    recipients = 1 if chance.random() < 0.75 else chance.randint(2, 5)
+    later(
+        now + 0.2, f"mx1 postfix/qmgr[88]: {queue_id}: from=<{sender}>, size=12345, nrcpt={recipients} (queue active)"
+    )
+    if chance.random() < 0.4:
+        later(now + 0.2, f"{smtpd} disconnect from {client} ehlo=1 mail=1 rcpt={recipients} data=1 quit=1 commands=5")
+    last = now
+    for _ in range(recipients):
+        host, address, domain, _ = chance.choices(RELAYS, [each[3] for each in RELAYS])[0]
+        to, relay = f"user{chance.randrange(100000)}@{domain}", f"{host}[{address}]:25"
+        end, deferrals = fate(chance, ends)
+        at = now + chance.uniform(0.5, 20)
+        if chance.random() < 0.5:
+            later(
+                at - 0.2,
+                f"{smtp} Trusted TLS connection established to {relay}: TLSv1.3 with cipher TLS_AES_256_GCM_SHA384",
+            )
+        status = ("dsn=2.0.0, status=sent", chance.choice(TAKEN).format(id=queue_id, to=to))
+        code, reply = chance.choice(HARD)
+        if end == "bounced":
+            words = reply.format(to=to)
+            status = (f"dsn={code}, status=bounced", f"host {relay[:-3]} said: {words} (in reply to RCPT TO command)")
+        code, reply = chance.choice(SOFT)
+        for turn in range(deferrals):
+            words = reply.format(to=to)
+            said = f"host {relay[:-3]} said: {words}" if reply else f"connect to {relay}: Connection timed out"
+            taken = f"delay={at - now:.2f}, delays=0.1/0.01/1/0.2"
+            later(at, f"{smtp} {queue_id}: to=<{to}>, relay={relay}, {taken}, dsn={code}, status=deferred ({said})")
+            at += (300 if ends else 600) * 2**turn
+            later(at - 1, f"mx1 postfix/qmgr[88]: {queue_id}: from=<{sender}>, size=12345, nrcpt=1 (queue active)")
+        if end == "expired":
+            later(at, f"mx1 postfix/qmgr[88]: {queue_id}: from=<{sender}>, status=expired, returned to sender")
+        else:
+            taken = f"delay={at - now:.2f}, delays=0.1/0.01/1/0.2"
+            later(at, f"{smtp} {queue_id}: to=<{to}>, relay={relay}, {taken}, {status[0]} ({status[1]})")
+        last = max(last, at)
+    later(last + 0.1, f"mx1 postfix/qmgr[88]: {queue_id}: removed")
+
+
+DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+def exim(chance: random.Random, now: float, later: Later, ends: bool) -> None:
+    """One message, from its arrival to `Completed`."""
+    queue_id = "-".join("".join(chance.choices(DIGITS, k=size)) for size in (6, 6, 2))
+    client = f"client{chance.randrange(500)}.example [192.0.2.{chance.randrange(250)}]"
+    sender = f"list{chance.randrange(40)}@sender.example" if chance.random() < 0.97 else "<>"
+    for _ in range(chance.choice((0, 1, 1, 2))):
+        later(now, f"no host name found for IP address 203.0.113.{chance.randrange(250)}")
+    if chance.random() < 0.3:
+        bad = f"H=(bad) [203.0.113.{chance.randrange(250)}]"
+        later(now, f"{bad} F=<spam@bad.example> rejected RCPT <nobody@sender.example>: relay not permitted")
+    later(now, f"SMTP connection from {client} closed by QUIT")
+    later(now, f"{queue_id} <= {sender} H={client} P=esmtps S=12345 id={queue_id}@sender.example")
+    last = now
+    for _ in range(1 if chance.random() < 0.75 else chance.randint(2, 5)):
+        host, address, domain, _ = chance.choices(RELAYS, [each[3] for each in RELAYS])[0]
+        to = f"user{chance.randrange(100000)}@{domain}"
+        end, deferrals = fate(chance, ends)
+        at = now + chance.uniform(0.5, 20)
+        relay, tls = f"H={host} [{address}]", "X=TLS1.3:ECDHE_X25519__ECDSA_SECP256R1_SHA256__AES_256_GCM:256 CV=yes"
+        code, reply = chance.choice(SOFT)
+        for turn in range(deferrals):
+            words = reply.format(to=to)
+            said = (
+                f"SMTP error from remote mail server after RCPT TO:<{to}>: {words}" if reply else "Connection timed out"
+            )
+            later(at, f"{queue_id} == {to} {ROUTERS} defer (-44) {relay}: {said}")
+            at += (300 if ends else 600) * 2**turn
+        if end == "sent":
+            words = chance.choice(TAKEN).format(id=queue_id, to=to)
+            later(at, f'{queue_id} => {to} {ROUTERS} {relay} {tls} C="{words}"')
+        elif end == "bounced":
+            code, reply = chance.choice(HARD)
+            words = f"SMTP error from remote mail server after RCPT TO:<{to}>: {reply.format(to=to)}"
+            later(at, f"{queue_id} ** {to} {ROUTERS} {relay} {tls}: {words}")
+        else:
+            later(at, f"{queue_id} ** {to}: retry timeout exceeded")
+        last = max(last, at)
+    later(last + 0.1, f"{queue_id} Completed")
+
+
+if __name__ == "__main__":
+    sys.stdout.writelines(f"{line}\n" for line in day(sys.argv[1], int(sys.argv[2])))
