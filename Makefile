@@ -1,15 +1,17 @@
 # make run    install into .venv and serve metrics: of the sample logs, or of LOG=/var/log/mail.log
 # make test   install everything and run all tests; as root on Debian or Ubuntu with the real servers
 # make lint   style and types          make format   put the style right
+# make bench  compare the cost of reading LINES=1000000 lines with other tools
 # make golden write the golden files of tests/logs anew     make docs   write docs/commands.md anew
 
 PYTHON ?= python3
 LISTEN ?= 127.0.0.1:19525
 LOG ?=
+LINES ?= 1000000
 SAMPLES = tests/logs/postfix tests/logs/exim tests/logs/exchange
 BIN = .venv/bin
 
-.PHONY: run test lint format golden docs clean
+.PHONY: run test lint format bench golden docs clean
 
 run: .venv/run.stamp
 	@exec $(BIN)/bouncemeter serve --from-start --web.listen-address $(LISTEN) $(or $(LOG),$(SAMPLES))
@@ -29,6 +31,9 @@ lint: .venv/dev.stamp
 format: .venv/dev.stamp
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+bench: .venv/dev.stamp
+	$(BIN)/python -m tests.bench.compare $(LINES)
 
 golden: .venv/dev.stamp
 	WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py

@@ -73,10 +73,7 @@ class Message:
     @property
     def waits(self) -> bool:
         """Whether anybody waits."""
-        for each in self.recipients.values():
-            if each.since is not None and not each.ended:
-                return True
-        return False
+        return any(each.waits for each in self.recipients.values()) if self.recipients else False
 
     def waiting(self) -> Iterator[tuple[str, Recipient]]:
         """The recipients that wait, with their keys."""

@@ -72,7 +72,7 @@ class LogReader:
                 continue
             if told:
                 entries += told
-                events += any([isinstance(entry, Event) for entry in told])
+                events += any(isinstance(entry, Event) for entry in told)
         self.counts["event"] += events
         self.counts["unparsed"] += unparsed
         self.counts["other"] += len(lines) - events - unparsed

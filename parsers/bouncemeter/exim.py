@@ -51,7 +51,8 @@ start = own_start | syslog_prefix + pp.Opt(long_line_part) + pp.Opt(own_start)
 # `a b@dest.test <"A b"@dest.test>`. That the two agree shows that neither is somebody's text.
 # A local part has 64 characters at most (RFC 5321); by then nobody else has had the word in the line.
 unquoted = pp.Regex(
-    r'(?=[^"\n]{1,322}+(?<= <)"(?P<local_part>[^"\\\n]{1,64})"@(?P<domain>[^\s<>]{1,255})>)(?i:(?P=local_part)@(?P=domain))'
+    r'(?=[^"\n]{1,322}+(?<= <)"(?P<local_part>[^"\\\n]{1,64})"@(?P<domain>[^\s<>]{1,255})>)'
+    r"(?i:(?P=local_part)@(?P=domain))"
     r'(?= <")'
 )
 # One with a quote or backslash in it: the two agree up to there.
@@ -271,8 +272,8 @@ class EximParser:
 
 _any_message = lowered(message_id + " " | pp.Regex(r"exim [0-9.]+ daemon started|(?:Start|End) queue run: pid="))
 
-MARKS = (" <= ", " => ", " -> ", " >> ", " ** ", " == ", " Completed", " rejected", "refused")
-"""What a line must hold to be of interest: a cheap test before any grammar is tried."""
+MARKS = (" rejected", "refused", " => ", " -> ", " >> ", " ** ", " == ")
+"""What a line that is no station must hold to be of interest: a cheap test before other grammars are tried."""
 
 
 class _Reader:
@@ -280,11 +281,11 @@ class _Reader:
         self._stamps = stamps
 
     def read(self, line: str) -> Sequence[Entry]:
-        if not any([mark in line for mark in MARKS]):
-            return ()
         found = station_line.values(line)
         if found is not None:
             return self._station(found) if _is_exim(found) else ()
+        if not any(mark in line for mark in MARKS):
+            return ()
         prefix = any_line.values(line)
         if prefix is None or not _is_exim(prefix):
             return ()

@@ -191,8 +191,8 @@ _AGENTS = """
 AGENTS = frozenset(_AGENTS.split())
 """The programs of Postfix, as they name themselves in the log."""
 
-MARKS = (": to=<", ": from=<", ": client=", ": uid=", ": removed", ": requeued", "reject: ", " notification: ")
-"""What a line must hold to be of interest: a cheap test before any grammar is tried."""
+MARKS = (": to=<", "reject: ")
+"""What a line that is no station must hold to be of interest: a cheap test before other grammars are tried."""
 
 
 class PostfixParser:
@@ -222,11 +222,11 @@ class _Reader:
         self._stamps = stamps
 
     def read(self, line: str) -> Sequence[Entry]:
-        if not any([mark in line for mark in MARKS]):
-            return ()
         found = station_line.values(line)
         if found is not None:
             return self._station(found) if _is_postfix(found["program"]) else ()
+        if not any(mark in line for mark in MARKS):
+            return ()
         prefix = any_line.values(line)
         if prefix is None:
             if ": to=<" in line and " status=" in line:

@@ -1,0 +1,214 @@
+"""What reading a log costs beside other tools: one table, measured in one run on one machine.
+
+Run by `make bench`, as root on Debian or Ubuntu so that the other tools can be fetched; what is missing is left out of
+the table. CPU is user and system time of the whole process, start-up included, for the log as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import track
+
+from tests.bench.traffic import day
+from tests.servers.net import free_port
+
+PACKAGES = {
+    "mtail": "usr/bin/mtail",
+    "pflogsumm": "usr/sbin/pflogsumm",
+    "exim4-base": "usr/sbin/eximstats",
+    "prometheus-postfix-exporter": "usr/bin/prometheus-postfix-exporter",
+}
+"""Debian's packages of other tools, and the program of each that is measured."""
+
+TOOLS = Path(".venv/bench")
+
+MTAIL = """counter mail_attempts by status
+/ status=(?P<status>\\w+) \\(/ {
+  mail_attempts[$status]++
+}
+"""
+"""A program of one metric: the least that mtail can do."""
+
+PYPARSING = """
+import sys
+from bouncemeter import {mta}
+grammar = {mta}.station_line.grammar
+for line in open(sys.argv[1]):
+    try:
+        grammar.parse_string(line.rstrip())
+    except Exception:
+        pass
+"""
+SHARE = 50
+"""Plain pyparsing reads one line of so many; its figure is for all."""
+
+QUIET = 1.5
+"""Seconds without work after which a program that follows a log has read all of it."""
+
+
+@dataclass
+class Cost:
+    """What one run took.
+
+    Attributes:
+        cpu: Seconds, user and system.
+        memory: Peak resident memory, in MB.
+    """
+
+    cpu: float
+    memory: float
+
+
+def run(command: list[str], until: Callable[[int], bool] | None = None) -> Cost:
+    """Run a command to its end, or until a question about its process is answered by yes."""
+    with tempfile.TemporaryFile() as output:  # grep looks for no more than one line if nobody reads its output
+        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "LC_ALL": "C"})
+        memory, status = 0, 0
+        while True:
+            ended, status, used = os.wait4(process.pid, os.WNOHANG)
+            if ended:
+                break
+            memory = max(memory, _peak_memory(process.pid))
+            if until is not None and until(process.pid):
+                process.send_signal(signal.SIGTERM)
+                until = None
+            time.sleep(0.02)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode not in (0, -signal.SIGTERM):
+            output.seek(0)
+            said = output.read().decode("utf-8", "replace")
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said}")
+    return Cost(used.ru_utime + used.ru_stime, memory / 1024)
+
+
+def _peak_memory(pid: int) -> int:
+    """In kB; nothing if the process has just ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), 0)
+
+
+def has_followed(log: Path, followed: Path) -> Callable[[int], bool]:
+    """Whether a process that reads what is added to a file has read a log that is added to it."""
+    followed.touch()
+    started = since = time.monotonic()
+    worked = 0
+
+    def ask(pid: int) -> bool:
+        nonlocal worked, since
+        if time.monotonic() - started < QUIET / 2:
+            return False
+        if not followed.stat().st_size:
+            shutil.copyfile(log, followed)
+            since = time.monotonic()
+        fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+        now = int(fields[11]) + int(fields[12])
+        if now > worked + 1:
+            worked, since = now, time.monotonic()
+        return time.monotonic() - since > QUIET
+
+    return ask
+
+
+def ready(address: str) -> Callable[[int], bool]:
+    """Whether the exporter says that it has read everything."""
+
+    def ask(_: int) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{address}/-/ready") as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, ConnectionError):
+            return False
+
+    return ask
+
+
+def fetch() -> None:
+    """Unpack the other tools, without installing them."""
+    if shutil.which("apt-get") is None or os.getuid() != 0:
+        return
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    missing = [name for name, program in PACKAGES.items() if not (TOOLS / program).exists()]
+    if not missing:
+        return
+    subprocess.run(["apt-get", "update", "-qq"], check=True)
+    subprocess.run(["apt-get", "install", "-qq", "-y", "libdate-calc-perl"], check=True, stdout=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # for apt's own user
+        subprocess.run(["apt-get", "download", "-qq", *missing], check=True, cwd=folder)
+        for package in Path(folder).glob("*.deb"):
+            subprocess.run(["dpkg", "-x", str(package), str(TOOLS)], check=True)
+
+
+def commands(mta: str, log: Path, folder: Path) -> Iterator[tuple[str, Cost]]:
+    """Every row of one log's table."""
+
+    def tool(package: str) -> str | None:
+        program = TOOLS / PACKAGES[package]
+        return str(program) if program.exists() else None
+
+    ours = str(Path(sys.executable).parent / "bouncemeter")
+    yield "grep -c", run(["grep", "-c", "=", str(log)])
+    yield "bouncemeter report", run([ours, "report", "--format", "json", str(log)])
+    address = f"127.0.0.1:{free_port()}"
+    serve = [ours, "serve", "--from-start", "--web.listen-address", address, str(log)]
+    yield "bouncemeter serve, catching up", run(serve, ready(address))
+    sample = folder / f"{mta}.sample.log"
+    with log.open("rb") as lines:
+        sample.write_bytes(b"".join(line for number, line in enumerate(lines) if number % SHARE == 0))
+    script = folder / f"{mta}.py"
+    script.write_text(PYPARSING.format(mta=mta))
+    plain = run([sys.executable, str(script), str(sample)])
+    yield "the same grammars by plain pyparsing", Cost(plain.cpu * SHARE, plain.memory)
+    if mta == "exim":
+        if eximstats := tool("exim4-base"):
+            yield "eximstats", run(["perl", eximstats, str(log)])
+        return
+    if pflogsumm := tool("pflogsumm"):
+        yield "pflogsumm", run(["perl", pflogsumm, str(log)])
+    if mtail := tool("mtail"):
+        program = folder / "one.mtail"
+        program.write_text(MTAIL)
+        yield "mtail, one metric", run([mtail, "--one_shot", "--progs", str(program), "--logs", str(log)])
+    if exporter := tool("prometheus-postfix-exporter"):
+        followed = folder / "followed.log"
+        flags = [f"--web.listen-address=127.0.0.1:{free_port()}", f"--postfix.logfile_path={followed}"]
+        yield "prometheus-postfix-exporter", run([exporter, *flags], has_followed(log, followed))
+
+
+def main(lines: int) -> None:
+    """Measure and print."""
+    fetch()
+    print(f"{lines:,} lines, {time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores,", end=" ")
+    print(f"Python {platform.python_version()}\n")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for mta in ("postfix", "exim"):
+            log = folder / f"{mta}.log"
+            with log.open("w") as file:
+                file.writelines(f"{line}\n" for line in track(day(mta, lines), f"Writing {mta}", lines, transient=True))
+            print(f"| {mta} | CPU, s | peak memory, MB | to report |\n|---|--:|--:|--:|")
+            rows = list(commands(mta, log, folder))
+            unit = next(cost.cpu for title, cost in rows if title == "bouncemeter report")
+            for title, cost in rows:
+                print(f"| {title} | {cost.cpu:.2f} | {cost.memory:.0f} | {cost.cpu / unit:.2f} |")
+            print()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
