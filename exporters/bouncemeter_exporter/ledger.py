@@ -149,7 +149,7 @@ class Ledger:
         server = self._servers.get((entry.mta, entry.host))
         if server is None:
             server = self._servers[entry.mta, entry.host] = _Server(entry.mta)
-        if entry.time is not None:
+        if entry.time is not None and entry.time > server.now:
             server.now = max(server.now, min(entry.time, self._clock() + 86400.0))
             self._now = max(self._now, server.now)
         if isinstance(entry, Event):
