@@ -113,15 +113,20 @@ class Stamps:
         self._clock = clock
         self._hour = ""
         self._start_of_hour = 0.0
+        self._last: tuple[str, float | None] = ("", None)  # busy servers write many lines a second
 
     def seconds(self, stamp: str | None) -> float | None:
         """The time of a stamp; None for a missing stamp or one that is no time, such as 31 February."""
         if not stamp:
             return None
-        try:
-            return self._bsd(stamp) if stamp[0] > "9" else self._iso(stamp)
-        except (ValueError, OverflowError):
-            return None
+        last, found = self._last
+        if stamp != last:
+            try:
+                found = self._bsd(stamp) if stamp[0] > "9" else self._iso(stamp)
+            except (ValueError, OverflowError):
+                found = None
+            self._last = (stamp, found)
+        return found
 
     def _bsd(self, stamp: str) -> float:
         hour = stamp[:9]
