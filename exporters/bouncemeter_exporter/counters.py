@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bouncemeter.blocklists import blocklists_of
 from bouncemeter.codes import label
@@ -33,8 +34,7 @@ CLASSES = tuple(
 """Every class that RFC 3463 knows, with its kind."""
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(NamedTuple):
     """A message behind a number: its queue ID and when it was counted."""
 
     queue_id: str

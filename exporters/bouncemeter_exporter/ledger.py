@@ -16,6 +16,7 @@ from enum import StrEnum
 from heapq import nsmallest
 from ipaddress import ip_address
 from itertools import islice
+from typing import NamedTuple
 
 from bouncemeter.codes import label
 from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
@@ -54,8 +55,7 @@ class FactKind(StrEnum):
     """Either of these, of mail with the empty sender."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """What became of one recipient of one message.
 
     Attributes:
@@ -308,7 +308,7 @@ class Ledger:
         facts = list(self._recipient(event, server, message, queue_id))
         self._keep(event, server, queue_id, message)
         if message.notification:
-            return [replace(fact, kind=FactKind.NOTIFICATION) for fact in facts]
+            return [fact._replace(kind=FactKind.NOTIFICATION) for fact in facts]
         return facts
 
     def _recipient(self, event: Event, server: _Server, message: Message, queue_id: str) -> Iterator[Fact]:

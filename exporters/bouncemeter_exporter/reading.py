@@ -70,9 +70,11 @@ class LogReader:
             except UnparsedLineError:
                 unparsed += 1
                 continue
-            if told:
-                entries += told
-                events += any(isinstance(entry, Event) for entry in told)
+            entries += told
+            for entry in told:
+                if isinstance(entry, Event):
+                    events += 1
+                    break
         self.counts["event"] += events
         self.counts["unparsed"] += unparsed
         self.counts["other"] += len(lines) - events - unparsed
