@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from .net import free_port, wait_for
+from .net import free_port, wait_until_ready
 
 CONFIG = """\
 global:
@@ -42,7 +42,7 @@ class Prometheus:
                 "--log.level=error",
             ]
         )
-        wait_for(self.port)
+        wait_until_ready(self.port)
         return self
 
     def __exit__(self, *_: object) -> None:
