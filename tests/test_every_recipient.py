@@ -19,6 +19,7 @@ from typing import Any
 from .servers.available import need
 from .servers.exim import Exim
 from .servers.exporter import Exporter
+from .servers.net import wait_until
 from .servers.postfix import Postfix
 from .servers.smtp import FateServer, Filter, Truth
 
@@ -144,14 +145,6 @@ def mixed(count: int, domain: str = "dest.test") -> list[Message]:
     ]
 
 
-def wait_until(settled: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while not settled():
-        assert time.monotonic() < end, what
-        time.sleep(0.3)
-
-
 def test_postfix_and_four_thousand_messages(server_dir: Path, report: Callable[..., Json]) -> None:
     need("postfix")
     lifetime = 45
@@ -178,10 +171,12 @@ def test_postfix_and_four_thousand_messages(server_dir: Path, report: Callable[.
                 send(postfix.filtered, filtered)
                 send(postfix.port, lasting)
                 assert len(messages) + len(filtered) + len(lasting) >= 4000
-                wait_until(lambda: postfix.queued() == 0, lifetime + 120, f"mail is still queued; see {postfix.log}")
+                wait_until(lambda: postfix.queued() == 0, lifetime + 120, f"mail is queued; see {postfix.log}", 0.3)
                 truth = expected(server.truth, filter_.handler.held, nulls)
                 ended = sum(truth.ended.values())
-                wait_until(lambda: Page(exporter.page()).sum("mail_recipients_total") >= ended, 60, "not all was read")
+                wait_until(
+                    lambda: Page(exporter.page()).sum("mail_recipients_total") >= ended, 60, "not all was read", 0.3
+                )
                 time.sleep(1)
                 page = Page(exporter.page())
     assert filter_.handler.handed_on == 285
@@ -219,7 +214,7 @@ def test_exim_and_fifteen_hundred_messages(server_dir: Path, report: Callable[..
             boxes = "".join(each.read_text() for each in (server_dir / "mailboxes").iterdir())
             truth = expected(server.truth, filter_.handler.held, nulls, elsewhere=boxes.count("\nSubject: test\n"))
             ended = sum(truth.ended.values())
-            wait_until(lambda: Page(exporter.page()).sum("mail_recipients_total") >= ended, 60, "not all was read")
+            wait_until(lambda: Page(exporter.page()).sum("mail_recipients_total") >= ended, 60, "not all was read", 0.3)
             time.sleep(1)
             page = Page(exporter.page())
     assert filter_.handler.handed_on == 170

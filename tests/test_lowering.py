@@ -79,7 +79,7 @@ def parts(mta: str) -> list[str]:
     found = lines(mta)
     if mta == "exchange":
         return found + [column for line in found for column in exchange.row.items(line) if column]
-    module = postfix if mta == "postfix" else exim
+    module = MODULES[mta]
     messages = [prefix["message"] for line in found if (prefix := module.any_line.values(line)) is not None]
     replies = [text for message in messages for text in re.findall(r"(?:said: |\(|: |C=\")([245]\d\d.*)", message)]
     texts = [named["text"] for line in found if (named := module.station_line.values(line)) and "text" in named]

@@ -5,22 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bouncemeter import providers as providers_module
 from bouncemeter.blocklists import blocklists, blocklists_of
-from bouncemeter.event import EnhancedCode, Event, Outcome, undefined_code
-from bouncemeter.grammar import exact, reply, values
+from bouncemeter.event import EnhancedCode, Event, Outcome
+from bouncemeter.grammar import code_of, exact, reply, values
 from bouncemeter.phrases import MAX_TEXT, Phrases, Said
 from bouncemeter.plugin import UnparsedLineError, parser
 from bouncemeter.providers import MAX_OWN, add_providers, provider_of, providers
 from bouncemeter.reasons import Finding, find_reason, reason_of, reasons
+from bouncemeter.tables import table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,13 +34,11 @@ REPLIES = [
 REPLY = exact(reply)
 
 
-def find(provider: str, text: str) -> Finding:
-    """What is found for a reply as it stands in a log."""
-    found = values(REPLY, text) or {}
-    digits = int(found["reply_code"]) if "reply_code" in found else None
-    outcome = Outcome.DEFERRED if digits is None or digits < 500 else Outcome.BOUNCED
-    code = EnhancedCode.parse(found["code"]) if "code" in found else undefined_code(outcome, digits)
-    return find_reason(code, digits, text, provider)
+def find(provider: str, text: str, before: str = "", after: str = "") -> Finding:
+    """What is found for a reply as it stands in a log, with what our own server wrote around it."""
+    # Where there is no reply it was a deferral.
+    code, digits = code_of(values(REPLY, text) or {}, Outcome.DEFERRED)
+    return find_reason(code, digits, f"{before}{text}{after}", provider)
 
 
 def test_real_replies_have_the_reason_that_a_postmaster_would_give() -> None:
@@ -58,11 +54,7 @@ def test_real_replies_have_the_reason_that_a_postmaster_would_give() -> None:
 def test_what_our_own_server_wrote_around_a_reply_changes_nothing(before: str) -> None:
     for provider, text, reason in REPLIES:
         if text[:3].isdigit():
-            found = values(REPLY, text) or {}
-            digits = int(found["reply_code"])
-            code = EnhancedCode.parse(found["code"]) if "code" in found else undefined_code(Outcome.BOUNCED, digits)
-            whole = f"{before}{text} (in reply to RCPT TO command)"
-            assert find_reason(code, digits, whole, provider).reason == reason
+            assert find(provider, text, before, " (in reply to RCPT TO command)").reason == reason
 
 
 def test_the_vocabulary_is_closed_and_explained() -> None:
@@ -74,16 +66,13 @@ def test_the_vocabulary_is_closed_and_explained() -> None:
 
 
 def test_every_row_of_the_tables_has_its_reason_provider_and_source() -> None:
-    def load(name: str) -> dict[str, Any]:
-        return tomllib.loads((files("bouncemeter") / name).read_text("utf-8"))
-
-    for row in load("phrases.toml")["phrases"]:
+    for row in table("phrases")["phrases"]:
         assert row["reason"] in reasons()
         assert row["source"]
         assert all(text == text.lower().strip() and len(text) > 2 for text in row["texts"])
-    texts = Counter(text for row in load("phrases.toml")["phrases"] for text in row["texts"])
+    texts = Counter(text for row in table("phrases")["phrases"] for text in row["texts"])
     assert [text for text, number in texts.items() if number > 1] == []
-    for row in load("provider_codes.toml")["codes"]:
+    for row in table("provider_codes")["codes"]:
         assert row["reason"] in reasons()
         assert row["provider"] in providers()
         assert row["source"]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bouncemeter.codes import Explanation, explain
-from bouncemeter.event import EnhancedCode, Event, Outcome, undefined_code
-from bouncemeter.grammar import exact, reply, values
+from bouncemeter.event import EnhancedCode, Event, Outcome
+from bouncemeter.grammar import code_of, reply
+from bouncemeter.lowering import lowered
 from bouncemeter.plugin import UnparsedLineError, parsers
 from bouncemeter.reasons import Finding, find_reason, reasons, todo, why_of
 
@@ -15,7 +16,7 @@ from bouncemeter_exporter.records import record
 
 __all__ = ["NothingToExplainError", "Understood", "code_as_json", "understand"]
 
-_reply = exact(reply)
+_reply = lowered(reply)
 
 
 class NothingToExplainError(ValueError):
@@ -96,14 +97,13 @@ def understand(text: str) -> Understood:
     for parser in parsers().values():
         if parser.recognises(text):
             return _line(text, parser.name)
-    found = values(_reply, text)
+    found = _reply.values(text)
     if found is None:
         raise NothingToExplainError(
             f"{text[:200]!r} is no enhanced status code such as 5.7.1, no SMTP reply such as"
             ' "550 5.1.1 User unknown", and no line of a mail log'
         )
-    reply_code = int(found["reply_code"])
-    code = EnhancedCode.parse(found["code"]) if "code" in found else undefined_code(Outcome.BOUNCED, reply_code)
+    code, reply_code = code_of(found, Outcome.BOUNCED)
     return Understood(explain(code), reply_code, find_reason(code, reply_code, text))
 
 

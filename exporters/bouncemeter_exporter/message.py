@@ -73,7 +73,7 @@ class Message:
     @property
     def waits(self) -> bool:
         """Whether anybody waits."""
-        return any(each.waits for each in self.recipients.values()) if self.recipients else False
+        return any(each.waits for each in self.recipients.values())
 
     def waiting(self) -> Iterator[tuple[str, Recipient]]:
         """The recipients that wait, with their keys."""

@@ -25,6 +25,13 @@ MAX_MESSAGES = 50
 ROUNDS = 8
 """How often the logs are read at most, for the queue IDs that the last reading named."""
 
+HANDED_ON = ("before", "handed on")
+NOTIFIED = ("bounced message", "a bounce message")
+"""How two messages hang together: what the first is to the second, and the second to the first."""
+
+_Link = tuple[str, str, tuple[str, str]]
+"""A queue ID, one that came of it, and how."""
+
 Reader = Callable[[frozenset[str]], Iterable[Entry]]
 """Gives the entries of the logs that have to do with some queue IDs; others may be among them."""
 
@@ -108,19 +115,21 @@ def _names(entry: Entry) -> set[str]:
 
 def _told(queue_id: str, entries: list[Entry]) -> Story:
     """The part of the entries that is of one story."""
-    links: list[tuple[str, str, str]] = []  # a queue ID, one that came of it, and how
+    links: list[_Link] = []
     ends: dict[tuple[str, str], str] = {}
     ledger = Ledger()
     for entry in entries:
         facts = ledger.take(entry)
         if isinstance(entry, Step):
             if entry.related:
-                first, then = (entry.queue_id, entry.related)[:: 1 if entry.what is StepKind.NOTIFIED else -1]
-                links.append((first, then, "bounce message" if entry.what is StepKind.NOTIFIED else "handed on"))
+                noticed = entry.what is StepKind.NOTIFIED
+                links.append(
+                    (entry.queue_id, entry.related, NOTIFIED) if noticed else (entry.related, entry.queue_id, HANDED_ON)
+                )
             continue
         name = entry.queue_id or ""
         if entry.outcome is Outcome.DELIVERED and entry.passed_to and not facts:
-            links.append((name, entry.passed_to, "handed on"))
+            links.append((name, entry.passed_to, HANDED_ON))
         _note(ends, name, entry, ended=any(fact.kind is not FactKind.SOFT_BOUNCE for fact in facts))
     story = Story(queue_id, names=_connected(queue_id, links))
     story.entries = [entry for entry in entries if entry.queue_id in story.names]
@@ -144,16 +153,16 @@ def _note(ends: dict[tuple[str, str], str], name: str, event: Event, *, ended: b
         ends[key] = event.outcome if ended else "handed on"
 
 
-def _connected(queue_id: str, links: list[tuple[str, str, str]]) -> dict[str, str]:
+def _connected(queue_id: str, links: list[_Link]) -> dict[str, str]:
     """The queue IDs that links lead to, forwards and backwards."""
     names = {queue_id: "the message"}
     grown = True
     while grown:
         before = len(names)
-        for first, then, how in links:
+        for first, then, (before_it, after_it) in links:
             if first in names:
-                names.setdefault(then, "a bounce message" if how == "bounce message" else how)
+                names.setdefault(then, after_it)
             elif then in names:
-                names.setdefault(first, "bounced message" if how == "bounce message" else "before")
+                names.setdefault(first, before_it)
         grown = len(names) > before
     return names

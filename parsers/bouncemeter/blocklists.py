@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
-from importlib.resources import files
 
 from bouncemeter.event import Event
 from bouncemeter.phrases import Phrases
 from bouncemeter.reasons import said
+from bouncemeter.tables import table
 
 __all__ = ["blocklists", "blocklists_of"]
 
 
 @cache
-def _lists() -> dict[str, list[str]]:
-    data = tomllib.loads((files("bouncemeter") / "blocklists.toml").read_text("utf-8"))
-    return {name: entry["names"] for name, entry in data.items()}
-
-
-@cache
 def _names() -> Phrases[str]:
-    return Phrases((words, name) for name, names in _lists().items() for words in names)
+    return Phrases((words, name) for name, entry in table("blocklists").items() for words in entry["names"])
 
 
 def blocklists() -> list[str]:
     """Every value that `blocklists_of` can give."""
-    return sorted(_lists())
+    return sorted(table("blocklists"))
 
 
 def blocklists_of(event: Event) -> list[str]:

@@ -5,13 +5,12 @@ The texts are data, in `codes.toml` beside this module.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib.resources import files
 from typing import Any
 
 from bouncemeter.event import EnhancedCode, Kind
+from bouncemeter.tables import table
 
 __all__ = ["Explanation", "catalogue", "explain", "label", "reply_meaning"]
 
@@ -57,15 +56,10 @@ class Explanation:
 
 
 @cache
-def _data() -> dict[str, Any]:
-    return tomllib.loads((files("bouncemeter") / "codes.toml").read_text("utf-8"))
-
-
-@cache
 def _entries() -> dict[tuple[int, int], dict[str, Any]]:
     """The registry's entries by subject and detail."""
     entries = {}
-    for entry in _data()["codes"]:
+    for entry in table("codes")["codes"]:
         subject, detail = map(int, entry["suffix"].split("."))
         entries[subject, detail] = entry
     return entries
@@ -98,7 +92,7 @@ def explain(code: EnhancedCode) -> Explanation:
 def _explain_by_class(code: EnhancedCode) -> Explanation:
     kind = _KINDS.get(code.digit)
     force = {Kind.SOFT: "Temporary: the server will try again.", Kind.HARD: "Permanent: it will not be tried again."}
-    subject = _data()["subjects"].get(str(code.subject), "A subject that RFC 3463 does not know.")
+    subject = table("codes")["subjects"].get(str(code.subject), "A subject that RFC 3463 does not know.")
     return Explanation(
         code=code,
         kind=kind,
@@ -126,12 +120,12 @@ def label(code: EnhancedCode) -> tuple[str, str]:
     a code that is not registered becomes its class with the detail x (`5.7.x`)."""
     if (code.subject, code.detail) in _entries():
         return code.code_class, str(code)
-    if str(code.subject) in _data()["subjects"]:
+    if str(code.subject) in table("codes")["subjects"]:
         return code.code_class, f"{code.code_class}.x"
     return f"{code.digit}.x", f"{code.digit}.x.x"
 
 
 def reply_meaning(reply_code: int) -> str | None:
     """What a plain three-digit SMTP reply says (RFC 5321)."""
-    meaning: str | None = _data()["replies"].get(str(reply_code))
+    meaning: str | None = table("codes")["replies"].get(str(reply_code))
     return meaning

@@ -9,11 +9,9 @@ Columns and events are listed in `exchange.toml`.
 from __future__ import annotations
 
 import time
-import tomllib
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 
 import pyparsing as pp
 
@@ -21,10 +19,11 @@ from bouncemeter.event import Entry, Event, Outcome, Stage, Step, StepKind
 from bouncemeter.grammar import Stamps, bracketed_address, code_of, quoted_local_part, reply
 from bouncemeter.lowering import lowered, lowered_list
 from bouncemeter.plugin import Clock, LineReader, UnparsedLineError
+from bouncemeter.tables import table
 
 __all__ = ["PARSER", "ExchangeParser"]
 
-_DATA = tomllib.loads((files("bouncemeter") / "exchange.toml").read_text("utf-8"))
+_DATA = table("exchange")
 LAYOUTS: dict[int, list[str]] = {int(length): names for length, names in _DATA["layouts"].items()}
 OUTCOMES = {event: Outcome(outcome) for event, outcome in _DATA["outcomes"].items()}
 STEPS = {event: StepKind(step) for event, step in _DATA["steps"].items()}

@@ -17,6 +17,8 @@ from typing import Any
 
 import pyparsing as pp
 
+from bouncemeter.grammar import exact
+
 __all__ = ["CannotLowerError", "Lowered", "LoweredList", "lowered", "lowered_list"]
 
 
@@ -37,8 +39,7 @@ class Lowered:
         self.grammar = grammar
         self.pattern = re.compile(maker.expression(grammar))
         self._match = self.pattern.match
-        names = dict(maker.groups)
-        groups = {place: names[group] for group, place in self.pattern.groupindex.items()}
+        groups = {place: maker.groups[group] for group, place in self.pattern.groupindex.items()}
         self._names = [groups.get(place, "") for place in range(1, self.pattern.groups + 1)]
 
     def values(self, line: str) -> dict[str, str] | None:
@@ -96,7 +97,7 @@ def lowered(grammar: pp.ParserElement) -> Lowered:
     Raises:
         CannotLowerError: An element cannot be expressed exactly.
     """
-    return Lowered(_as_it_is(grammar))
+    return Lowered(exact(grammar))
 
 
 def lowered_list(grammar: pp.ParserElement) -> LoweredList:
@@ -105,12 +106,7 @@ def lowered_list(grammar: pp.ParserElement) -> LoweredList:
     Raises:
         CannotLowerError: An element cannot be expressed exactly, or the grammar is not of a list.
     """
-    return LoweredList(_as_it_is(grammar))
-
-
-def _as_it_is(grammar: pp.ParserElement) -> pp.ParserElement:
-    """A copy that takes white space as it is: it skips none and expands no tabs."""
-    return grammar.copy().leave_whitespace(recursive=True).parse_with_tabs()
+    return LoweredList(exact(grammar))
 
 
 _NO_DEFAULT = pp.Opt(pp.Empty()).defaultValue
@@ -126,13 +122,13 @@ class _Maker:
         named: Whether names become groups.
 
     Attributes:
-        groups: The names of the pattern's groups with those of the values, in order.
+        groups: The names of the pattern's groups with those of the values.
         loops: How many loops the element at hand stands in.
     """
 
     def __init__(self, *, capture: bool = False, named: bool = True) -> None:
         self.capture, self.named = capture, named
-        self.groups: list[tuple[str, str]] = []
+        self.groups: dict[str, str] = {}
         self.loops = 0
 
     def expression(self, element: pp.ParserElement) -> str:
@@ -151,7 +147,7 @@ class _Maker:
         if not self.named:
             return self._unnamed(element)
         group = f"{name}_{len(self.groups)}"
-        self.groups.append((group, name))
+        self.groups[group] = name
         return f"(?P<{group}>{self._unnamed(element)})"
 
     def _unnamed(self, element: pp.ParserElement) -> str:
@@ -215,7 +211,7 @@ class _Maker:
         inner = re.compile(pattern).groupindex
         if inner and (self.loops or not self.named):
             raise CannotLowerError(f"{_name(element)} has groups of its own within a loop")
-        self.groups += [(f"{own}_{name}", name) for name in inner]
+        self.groups |= {f"{own}_{name}": name for name in inner}
         plain = _NAMED_GROUP.sub(lambda m: f"(?P<{own}_{m[1]}>" if m[1] else f"(?P={own}_{m[2]})", pattern)
         return f"(?>{plain})"
 

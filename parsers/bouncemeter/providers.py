@@ -6,13 +6,11 @@ The endings are data, in `providers.toml` beside this module.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
-from importlib.resources import files
-from typing import Any
 
 from bouncemeter.phrases import Phrases, Said
+from bouncemeter.tables import table
 
 __all__ = ["MAX_OWN", "OTHER", "add_providers", "check_providers", "provider_by_words", "provider_of", "providers"]
 
@@ -64,16 +62,11 @@ def add_providers(own: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
 
 
 @cache
-def _data() -> dict[str, Any]:
-    return tomllib.loads((files("bouncemeter") / "providers.toml").read_text("utf-8"))
-
-
-@cache
 def _endings() -> tuple[dict[str, str], dict[str, str]]:
     """Endings of host names and of domains, each with its provider; those that were added come first."""
     hosts: dict[str, str] = {}
     domains: dict[str, str] = {}
-    for entries in (_data(), _own):
+    for entries in (table("providers"), _own):
         for name, entry in entries.items():
             hosts.update(dict.fromkeys((ending.lower().lstrip(".") for ending in entry.get("hosts", ())), name))
             domains.update(dict.fromkeys((ending.lower().lstrip(".") for ending in entry.get("domains", ())), name))
@@ -82,7 +75,7 @@ def _endings() -> tuple[dict[str, str], dict[str, str]]:
 
 @cache
 def _signs() -> Phrases[str]:
-    return Phrases((sign, name) for name, entry in _data().items() for sign in entry.get("signs", ()))
+    return Phrases((sign, name) for name, entry in table("providers").items() for sign in entry.get("signs", ()))
 
 
 def provider_by_words(said: Said) -> str:

@@ -7,17 +7,15 @@ then what the code means as a rule, then the bare reply code. Tables: `reasons.t
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from importlib.resources import files
-from typing import Any
 
 from bouncemeter.codes import explain
 from bouncemeter.event import EnhancedCode, Event, Outcome
 from bouncemeter.phrases import MAX_TEXT, Phrases, Said
 from bouncemeter.providers import OTHER, provider_by_words, provider_of
+from bouncemeter.tables import table
 
 __all__ = ["Finding", "ProviderCode", "Reason", "find_reason", "reason_of", "reasons", "said", "todo", "why_of"]
 
@@ -84,26 +82,22 @@ class Finding:
     source: str | None = None
 
 
-def _load(name: str) -> dict[str, Any]:
-    return tomllib.loads((files("bouncemeter") / name).read_text("utf-8"))
-
-
 @cache
 def reasons() -> dict[str, Reason]:
     """Every word of the vocabulary."""
-    return {name: Reason(name, **entry) for name, entry in _load("reasons.toml")["reasons"].items()}
+    return {name: Reason(name, **entry) for name, entry in table("reasons")["reasons"].items()}
 
 
 @cache
 def _certain() -> frozenset[EnhancedCode]:
     """The enhanced codes that mean one thing, whoever uses them."""
-    return frozenset(code for text in _load("reasons.toml")["certain"]["codes"] for code in _range(text))
+    return frozenset(code for text in table("reasons")["certain"]["codes"] for code in _range(text))
 
 
 @cache
 def _reply_codes() -> dict[int, str]:
     """The reason that a bare reply code supports, if any."""
-    return {int(digits): reason for digits, reason in _load("reasons.toml")["replies"].items()}
+    return {int(digits): reason for digits, reason in table("reasons")["replies"].items()}
 
 
 def _range(text: str) -> Iterator[EnhancedCode]:
@@ -120,9 +114,7 @@ def _provider_codes() -> tuple[dict[tuple[str, EnhancedCode], ProviderCode], Phr
     by_code: dict[tuple[str, EnhancedCode], ProviderCode] = {}
     by_words: list[tuple[str, ProviderCode]] = []
     # A code of its own row comes before a range that holds it.
-    rows = sorted(
-        _load("provider_codes.toml")["codes"], key=lambda row: any("-" in code for code in row.get("codes", ()))
-    )
+    rows = sorted(table("provider_codes")["codes"], key=lambda row: any("-" in code for code in row.get("codes", ())))
     for row in rows:
         told = ProviderCode(
             row["provider"], row["reason"], row["meaning"], row.get("todo"), row.get("vague", False), row["source"]
@@ -137,7 +129,7 @@ def _provider_codes() -> tuple[dict[tuple[str, EnhancedCode], ProviderCode], Phr
 @cache
 def _phrases() -> Phrases[tuple[str, str]]:
     """What servers say: the reason behind it, and whose words they are."""
-    rows = _load("phrases.toml")["phrases"]
+    rows = table("phrases")["phrases"]
     return Phrases((text, (row["reason"], row["source"])) for row in rows for text in row["texts"])
 
 

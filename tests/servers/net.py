@@ -6,6 +6,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 
 
 def free_port() -> int:
@@ -24,24 +25,24 @@ def is_ready(port: int) -> bool:
         return False
 
 
-def wait_until_ready(port: int, seconds: float = 30) -> None:
-    """Wait until a server says that it is ready: it accepts connections some time before."""
+def accepts(port: int) -> bool:
+    """Whether something accepts connections on a port of 127.0.0.1."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_until(settled: Callable[[], bool], seconds: float, what: str, pause: float = 0.05) -> None:
+    """Wait until something is so; `what` is said if it does not come."""
     end = time.monotonic() + seconds
-    while not is_ready(port):
+    while not settled():
         if time.monotonic() > end:
-            raise TimeoutError(f"what listens on 127.0.0.1:{port} does not become ready")
-        time.sleep(0.05)
+            raise TimeoutError(what)
+        time.sleep(pause)
 
 
-def wait_for(port: int, seconds: float = 20) -> None:
+def wait_for(port: int) -> None:
     """Wait until something accepts connections on a port of 127.0.0.1."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            if time.monotonic() > end:
-                raise TimeoutError(f"nothing listens on 127.0.0.1:{port}") from None
-            time.sleep(0.05)
-        else:
-            return
+    wait_until(lambda: accepts(port), 20, f"nothing listens on 127.0.0.1:{port}")

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from .net import free_port, wait_until_ready
+from .net import free_port, is_ready, wait_until
 
 CONFIG = """\
 global:
@@ -42,7 +42,8 @@ class Prometheus:
                 "--log.level=error",
             ]
         )
-        wait_until_ready(self.port)
+        # It accepts connections some time before.
+        wait_until(lambda: is_ready(self.port), 30, "Prometheus does not become ready")
         return self
 
     def __exit__(self, *_: object) -> None:
