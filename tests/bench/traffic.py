@@ -9,6 +9,8 @@ import heapq
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import NamedTuple
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -92,10 +94,30 @@ def fate(chance: random.Random) -> tuple[str, int]:
     return ("sent", chance.randint(1, 4)) if drawn < 0.99 else ("expired", chance.randint(2, 6))
 
 
+class Recipient(NamedTuple):
+    """A recipient, where its mail goes, what becomes of it, and when: each attempt, the last of them the end."""
+
+    to: str
+    host: str
+    address: str
+    end: str
+    attempts: list[float]
+
+
+def recipient(chance: random.Random, now: float) -> Recipient:
+    """A recipient of a message that arrives now."""
+    host, address, domain, _ = chance.choices(RELAYS, [each[3] for each in RELAYS])[0]
+    to = f"user{chance.randrange(100000)}@{domain}"
+    end, deferrals = fate(chance)
+    first = now + chance.uniform(0.5, 20)
+    return Recipient(to, host, address, end, [first + 600 * (2**turn - 1) for turn in range(deferrals + 1)])
+
+
 def postfix(chance: random.Random, now: float, later: Later) -> None:
     """One message, from the client's connection to its removal."""
     queue_id = f"{chance.randrange(16**10, 16**11):X}"
     client = f"client{chance.randrange(500)}.example[192.0.2.{chance.randrange(250)}]"
+    qmgr = "mx1 postfix/qmgr[88]:"
     smtpd, smtp = f"mx1 postfix/smtpd[{chance.randrange(9999)}]:", f"mx1 postfix/smtp[{chance.randrange(9999)}]:"
     sender = f"list{chance.randrange(40)}@sender.example" if chance.random() < 0.97 else ""
     later(now, f"{smtpd} connect from {client}")
@@ -109,20 +131,21 @@ def postfix(chance: random.Random, now: float, later: Later) -> None:
     later(now, f"{smtpd} {queue_id}: client={client}")
     later(now + 0.1, f"mx1 postfix/cleanup[77]: {queue_id}: message-id=<{queue_id}@sender.example>")
     recipients = 1 if chance.random() < 0.75 else chance.randint(2, 5)
-    later(
-        now + 0.2, f"mx1 postfix/qmgr[88]: {queue_id}: from=<{sender}>, size=12345, nrcpt={recipients} (queue active)"
-    )
+    later(now + 0.2, f"{qmgr} {queue_id}: from=<{sender}>, size=12345, nrcpt={recipients} (queue active)")
     if chance.random() < 0.4:
         later(now + 0.2, f"{smtpd} disconnect from {client} ehlo=1 mail=1 rcpt={recipients} data=1 quit=1 commands=5")
+
+    def attempt(at: float, to: str, relay: str, status: tuple[str, str]) -> None:
+        delays = f"delay={at - now:.2f}, delays=0.1/0.01/1/0.2"
+        later(at, f"{smtp} {queue_id}: to=<{to}>, relay={relay}, {delays}, {status[0]} ({status[1]})")
+
     last = now
     for _ in range(recipients):
-        host, address, domain, _ = chance.choices(RELAYS, [each[3] for each in RELAYS])[0]
-        to, relay = f"user{chance.randrange(100000)}@{domain}", f"{host}[{address}]:25"
-        end, deferrals = fate(chance)
-        at = now + chance.uniform(0.5, 20)
+        to, host, address, end, attempts = recipient(chance, now)
+        relay = f"{host}[{address}]:25"
         if chance.random() < 0.5:
             later(
-                at - 0.2,
+                attempts[0] - 0.2,
                 f"{smtp} Trusted TLS connection established to {relay}: TLSv1.3 with cipher TLS_AES_256_GCM_SHA384",
             )
         status = ("dsn=2.0.0, status=sent", chance.choice(TAKEN).format(id=queue_id, to=to))
@@ -131,20 +154,17 @@ def postfix(chance: random.Random, now: float, later: Later) -> None:
             words = reply.format(to=to)
             status = (f"dsn={code}, status=bounced", f"host {relay[:-3]} said: {words} (in reply to RCPT TO command)")
         code, reply = chance.choice(SOFT)
-        for turn in range(deferrals):
-            words = reply.format(to=to)
-            said = f"host {relay[:-3]} said: {words}" if reply else f"connect to {relay}: Connection timed out"
-            taken = f"delay={at - now:.2f}, delays=0.1/0.01/1/0.2"
-            later(at, f"{smtp} {queue_id}: to=<{to}>, relay={relay}, {taken}, dsn={code}, status=deferred ({said})")
-            at += 600 * 2**turn
-            later(at - 1, f"mx1 postfix/qmgr[88]: {queue_id}: from=<{sender}>, size=12345, nrcpt=1 (queue active)")
+        words = reply.format(to=to)
+        said = f"host {relay[:-3]} said: {words}" if reply else f"connect to {relay}: Connection timed out"
+        for at, again in pairwise(attempts):
+            attempt(at, to, relay, (f"dsn={code}, status=deferred", said))
+            later(again - 1, f"{qmgr} {queue_id}: from=<{sender}>, size=12345, nrcpt=1 (queue active)")
         if end == "expired":
-            later(at, f"mx1 postfix/qmgr[88]: {queue_id}: from=<{sender}>, status=expired, returned to sender")
+            later(attempts[-1], f"{qmgr} {queue_id}: from=<{sender}>, status=expired, returned to sender")
         else:
-            taken = f"delay={at - now:.2f}, delays=0.1/0.01/1/0.2"
-            later(at, f"{smtp} {queue_id}: to=<{to}>, relay={relay}, {taken}, {status[0]} ({status[1]})")
-        last = max(last, at)
-    later(last + 0.1, f"mx1 postfix/qmgr[88]: {queue_id}: removed")
+            attempt(attempts[-1], to, relay, status)
+        last = max(last, attempts[-1])
+    later(last + 0.1, f"{qmgr} {queue_id}: removed")
 
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -164,26 +184,20 @@ def exim(chance: random.Random, now: float, later: Later) -> None:
     later(now, f"{queue_id} <= {sender} H={client} P=esmtps S=12345 id={queue_id}@sender.example")
     last = now
     for _ in range(1 if chance.random() < 0.75 else chance.randint(2, 5)):
-        host, address, domain, _ = chance.choices(RELAYS, [each[3] for each in RELAYS])[0]
-        to = f"user{chance.randrange(100000)}@{domain}"
-        end, deferrals = fate(chance)
-        at = now + chance.uniform(0.5, 20)
+        to, host, address, end, attempts = recipient(chance, now)
         relay, tls = f"H={host} [{address}]", "X=TLS1.3:ECDHE_X25519__ECDSA_SECP256R1_SHA256__AES_256_GCM:256 CV=yes"
         _, reply = chance.choice(SOFT)
-        for turn in range(deferrals):
-            words = reply.format(to=to)
-            said = (
-                f"SMTP error from remote mail server after RCPT TO:<{to}>: {words}" if reply else "Connection timed out"
-            )
-            later(at, f"{queue_id} == {to} {ROUTERS} defer (-44) {relay}: {said}")
-            at += 600 * 2**turn
+        refused = f"SMTP error from remote mail server after RCPT TO:<{to}>: "
+        said = refused + reply.format(to=to) if reply else "Connection timed out"
+        *deferrals, at = attempts
+        for moment in deferrals:
+            later(moment, f"{queue_id} == {to} {ROUTERS} defer (-44) {relay}: {said}")
         if end == "sent":
             words = chance.choice(TAKEN).format(id=queue_id, to=to)
             later(at, f'{queue_id} => {to} {ROUTERS} {relay} {tls} C="{words}"')
         elif end == "bounced":
             _, reply = chance.choice(HARD)
-            words = f"SMTP error from remote mail server after RCPT TO:<{to}>: {reply.format(to=to)}"
-            later(at, f"{queue_id} ** {to} {ROUTERS} {relay} {tls}: {words}")
+            later(at, f"{queue_id} ** {to} {ROUTERS} {relay} {tls}: {refused}{reply.format(to=to)}")
         else:
             later(at, f"{queue_id} ** {to}: retry timeout exceeded")
         last = max(last, at)
