@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from pathlib import Path
 
 import pytest
 from bouncemeter.event import Event
 from bouncemeter_exporter.counters import Counters
 from bouncemeter_exporter.ledger import Ledger
-from bouncemeter_exporter.prometheus import MailCollector
+from bouncemeter_exporter.prometheus import MailCollector, show
 from bouncemeter_exporter.reading import LogReader
 from bouncemeter_exporter.records import record
 from bouncemeter_exporter.sources.text import open_log, read_lines
@@ -51,7 +50,8 @@ def test_fixture_log_is_read_as_its_golden_files_say(path: Path) -> None:
     assert log.parser.name == path.parent.name
     check(path.with_suffix(".jsonl"), "\n".join(records) + "\n")
     registry = CollectorRegistry()
-    registry.register(MailCollector(counters, ledger, [], threading.Lock()))
+    shown = show(counters, ledger, [], {**counters.numbers(), "lines": {}, "dropped": {}})
+    registry.register(MailCollector(lambda: shown, [], lambda: None))
     page = generate_latest(registry).decode()
     changing = ("mail_deferred_oldest_seconds", "bouncemeter_build_info")
     check(

@@ -308,7 +308,12 @@ def serve(
     *,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SOURCE", help="Files, directories, glob patterns; - is standard input."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="Files, FIFOs, directories, glob patterns; - is standard input; journal:, journal:UNIT or"
+            " journal:/DIRECTORY the systemd journal; udp:HOST:PORT, tcp:HOST:PORT, unix:/PATH or unix-stream:/PATH"
+            " listens for syslog.",
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; flags come first.")
@@ -320,11 +325,29 @@ def serve(
         str | None,
         typer.Option("--web.telemetry-path", metavar="PATH", help="Where the metrics are. [default: /metrics]"),
     ] = None,
+    web_config: Annotated[
+        Path | None,
+        typer.Option(
+            "--web.config.file",
+            metavar="FILE",
+            help="TLS, client certificates and basic authentication, in the format of Prometheus' exporters.",
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            metavar="FILE",
+            help="Where positions, counts and messages outlive a restart. [default: state.db in $STATE_DIRECTORY,"
+            " /var/lib/bouncemeter (root), or ~/.local/state/bouncemeter]",
+        ),
+    ] = None,
+    no_state: Annotated[bool, typer.Option("--no-state", help="Begin anew at every start.")] = False,
     from_start: Annotated[
         bool | None,
         typer.Option(
             "--from-start/--from-end",
-            help="Read files that are there now from their start. [default: from their end]",
+            help="Read a file without a saved position from its start. [default: from its end]",
             show_default=False,
         ),
     ] = None,
@@ -351,12 +374,18 @@ def serve(
       bouncemeter serve /var/log/mail.log
 
       bouncemeter serve --from-start --web.listen-address 127.0.0.1:19525 '/logs/MSGTRK*.LOG'
+
+      bouncemeter serve journal:postfix@- udp:127.0.0.1:5514
+
+      docker logs --follow --tail 0 postfix 2>&1 | bouncemeter serve --no-state -
     """
     from bouncemeter.plugin import ParserNotFoundError
 
     from bouncemeter_exporter.config import Config, ConfigError, SourceConfig, read_config, seconds
     from bouncemeter_exporter.serve import Exporter
     from bouncemeter_exporter.sources.text import SourceError
+    from bouncemeter_exporter.state import StateError
+    from bouncemeter_exporter.web_config import WebConfigError
 
     try:
         settings = read_config(config) if config else Config()
@@ -367,13 +396,15 @@ def serve(
             from_start=settings.from_start if from_start is None else from_start,
             listen_address=listen_address or settings.listen_address,
             telemetry_path=telemetry_path or settings.telemetry_path,
+            web_config=web_config or settings.web_config,
+            state=None if no_state else state or settings.state,
             max_age=seconds(ledger_max_age) if ledger_max_age else settings.max_age,
             max_messages=ledger_max_messages or settings.max_messages,
         )
         if not settings.sources:
             _fail("name at least one log to follow, or a --config that does", 2)
         exporter = Exporter(settings, lambda sentence: typer.echo(f"bouncemeter: {sentence}", err=True))
-    except (ConfigError, ParserNotFoundError, SourceError) as error:
+    except (ConfigError, ParserNotFoundError, SourceError, StateError, WebConfigError) as error:
         _fail(error)
     except ValueError as error:
         _fail(error, 2)

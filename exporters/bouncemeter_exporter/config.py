@@ -2,10 +2,12 @@
 
 sources = ["/var/log/mail.log", { path = "/logs/exchange", format = "exchange" }]
 from_start = false
+state = "/var/lib/bouncemeter/state.db"     # false keeps none
 
 [web]
 listen_address = ":19525"
 telemetry_path = "/metrics"
+config_file = "/etc/bouncemeter/web.yml"
 
 [ledger]
 max_age = "6d"
@@ -18,6 +20,7 @@ domains = ["partner.example"]
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -28,19 +31,29 @@ from bouncemeter.providers import check_providers
 
 from bouncemeter_exporter.ledger import MAX_AGE, MAX_MESSAGES
 
-__all__ = ["Config", "ConfigError", "SourceConfig", "read_config", "seconds"]
+__all__ = ["Config", "ConfigError", "SourceConfig", "default_state", "read_config", "seconds"]
 
 DEFAULT_LISTEN_ADDRESS = ":19525"
 DEFAULT_TELEMETRY_PATH = "/metrics"
+STATE = "state.db"
 
 
 class ConfigError(ValueError):
     """The configuration is wrong. Its text names the file, the setting and what is expected."""
 
 
+def default_state() -> Path:
+    """Where the state is kept if nothing is said: the service's own folder, root's, or the user's."""
+    if folder := os.environ.get("STATE_DIRECTORY"):  # systemd's
+        return Path(folder.partition(":")[0]) / STATE
+    if os.geteuid() == 0:
+        return Path("/var/lib/bouncemeter") / STATE
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "bouncemeter" / STATE
+
+
 @dataclass(frozen=True, slots=True)
 class SourceConfig:
-    """One source: a path, pattern or `-`, and its format if that is not to be detected."""
+    """One source, as the command line names it, and its format if that is not to be detected."""
 
     path: str
     format: str | None = None
@@ -52,6 +65,8 @@ class Config:
 
     sources: tuple[SourceConfig, ...] = field(default=())
     from_start: bool = False
+    state: Path | None = field(default_factory=default_state)
+    web_config: Path | None = None
     listen_address: str = DEFAULT_LISTEN_ADDRESS
     telemetry_path: str = DEFAULT_TELEMETRY_PATH
     max_age: float = MAX_AGE
@@ -90,6 +105,8 @@ def read_config(path: Path) -> Config:
     config = Config(
         sources=tuple(_source(each, path) for each in _take(data, "sources", list, path, default=[])),
         from_start=_take(data, "from_start", bool, path, default=False),
+        state=_state(data, path),
+        web_config=_file(_take(web, "config_file", str, path, default="")),
         listen_address=_take(web, "listen_address", str, path, default=DEFAULT_LISTEN_ADDRESS),
         telemetry_path=_take(web, "telemetry_path", str, path, default=DEFAULT_TELEMETRY_PATH),
         max_age=_duration(_take(ledger, "max_age", str, path, default=""), path),
@@ -108,6 +125,23 @@ def _take(data: dict[str, Any], name: str, kind: type, path: Path, *, default: A
         words = {str: "a string", bool: "true or false", int: "a number", list: "a list", dict: "a table"}
         raise ConfigError(f"{path}: {name} must be {words[kind]}")
     return value
+
+
+def _state(data: dict[str, Any], path: Path) -> Path | None:
+    value = data.pop("state", None)
+    match value:
+        case None:
+            return default_state()
+        case False:
+            return None
+        case str():
+            return Path(value)
+        case _:
+            raise ConfigError(f"{path}: state must be the name of a file, or false")
+
+
+def _file(name: str) -> Path | None:
+    return Path(name) if name else None
 
 
 def _providers(given: dict[str, Any], path: Path) -> dict[str, dict[str, list[str]]]:

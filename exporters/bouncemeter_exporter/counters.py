@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,12 +21,21 @@ from bouncemeter.reasons import reason_of
 
 from bouncemeter_exporter.ledger import Fact, FactKind
 
-__all__ = ["DELAY_BUCKETS", "Counter", "Counters", "Delays", "Example"]
+__all__ = ["BOUNDS", "MAX_SERIES", "Counter", "Counters", "Delays", "Example", "Labels", "Numbers"]
 
 Labels = tuple[str, ...]
 
+Numbers = dict[str, Mapping[Labels, float]]
+"""Numbers by label values, by what they count."""
+
 DELAY_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0, 259200.0, 432000.0)
 """Upper bounds in seconds: from a second to five days, the usual queue lifetime."""
+
+MAX_SERIES = 10_000
+"""Series of one metric. A server that sees much of the world has some hundreds; more are somebody's invention."""
+
+BOUNDS = (*(f"{bound:.1f}" for bound in DELAY_BUCKETS), "+Inf")
+"""The same as Prometheus writes them."""
 
 CLASSES = tuple(
     (kind, f"{digit}.{subject}") for digit, kind in ((4, Kind.SOFT), (5, Kind.HARD)) for subject in range(8)
@@ -51,17 +60,35 @@ def _example(event: Event) -> Example | None:
 
 
 class Counter:
-    """Counts by label values, with the latest example of each."""
+    """Counts by label values, with the latest example of each.
 
-    def __init__(self) -> None:
+    Args:
+        names: The labels' names.
+
+    Attributes:
+        folded: What was counted under `other` because there were `MAX_SERIES` already.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
         self.values: defaultdict[Labels, int] = defaultdict(int)
         self.examples: dict[Labels, Example] = {}
+        self.folded = 0
 
     def add(self, labels: Labels, event: Event | None = None) -> None:
         """Count one."""
+        if len(self.values) >= MAX_SERIES and labels not in self.values:
+            self.folded += 1
+            labels = self._fold(labels)
         self.values[labels] += 1
         if event is not None and (example := _example(event)) is not None:
             self.examples[labels] = example
+
+    def _fold(self, labels: Labels) -> Labels:
+        """The labels with `other` for what a remote server can vary."""
+        found = dict(zip(self.names, labels, strict=True))
+        others = {"code": f"{found.get('class')}.x", "reason": "other", "provider": "other"}
+        return tuple(others.get(name, value) for name, value in found.items())
 
 
 @dataclass(slots=True)
@@ -97,15 +124,48 @@ class Counters:
     """
 
     def __init__(self) -> None:
-        self.bounces = Counter()
-        self.bounces_by_class = Counter()
-        self.recipients = Counter()
-        self.attempts = Counter()
-        self.rejections = Counter()
-        self.notifications = Counter()
-        self.blocklist_hits = Counter()
+        self.bounces = Counter("mta", "kind", "class", "code", "reason", "provider")
+        self.bounces_by_class = Counter("mta", "kind", "class")
+        self.recipients = Counter("mta", "outcome", "provider")
+        self.attempts = Counter("mta", "outcome", "class", "code")
+        self.rejections = Counter("mta", "kind", "class", "code", "reason", "stage")
+        self.notifications = Counter("mta", "outcome")
+        self.blocklist_hits = Counter("mta", "blocklist", "provider")
         self.delays: defaultdict[Labels, Delays] = defaultdict(Delays)
         self.last_event: dict[str, float] = {}
+
+    def counters(self) -> dict[str, Counter]:
+        """The counters by the names of their attributes."""
+        return {name: each for name, each in vars(self).items() if isinstance(each, Counter)}
+
+    def numbers(self) -> Numbers:
+        """All that was counted, as plain numbers."""
+        found: Numbers = {name: dict(each.values) for name, each in self.counters().items()}
+        found["folded"] = {(name,): each.folded for name, each in self.counters().items() if each.folded}
+        found["delay_buckets"] = {
+            (*labels, bound): each.counts[position]
+            for labels, each in self.delays.items()
+            for position, bound in enumerate(BOUNDS)
+            if each.counts[position]
+        }
+        found["delay_sum"] = {labels: each.total for labels, each in self.delays.items()}
+        found["last_event"] = {(mta,): moment for mta, moment in self.last_event.items()}
+        return found
+
+    def restore(self, numbers: Numbers) -> None:
+        """Begin with what `numbers` gave."""
+        counters = self.counters()
+        for name, counter in counters.items():
+            counter.values.update({labels: int(number) for labels, number in numbers.get(name, {}).items()})
+        for (name,), number in numbers.get("folded", {}).items():
+            if name in counters:
+                counters[name].folded = int(number)
+        for (mta, outcome, bound), number in numbers.get("delay_buckets", {}).items():
+            if bound in BOUNDS:
+                self.delays[mta, outcome].counts[BOUNDS.index(bound)] = int(number)
+        for labels, total in numbers.get("delay_sum", {}).items():
+            self.delays[labels].total = total
+        self.last_event.update({mta: moment for (mta,), moment in numbers.get("last_event", {}).items()})
 
     def announce(self, mta: str) -> None:
         """Let every class of a mail server exist at zero: `increase()` cannot see a counter's birth."""

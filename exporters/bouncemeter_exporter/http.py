@@ -1,25 +1,44 @@
-"""Where the metrics are served: `/metrics`, `/-/healthy`, `/-/ready` and a small page that leads to them."""
+"""Where the metrics are served: `/metrics`, `/-/healthy`, `/-/ready` and a small page that leads to them.
+
+Each connection has a thread. There are so many of them and no more, each request has so much time and so many bytes,
+and where there is no room the connection that idles for longest goes: a crowd, or a client that dawdles, does not keep
+Prometheus out. What a scrape gets is rendered once for all that ask within a second.
+"""
 
 from __future__ import annotations
 
 import gzip
 import html
+import http.client
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from bouncemeter import __version__
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
 
-__all__ = ["MetricsServer", "parse_listen_address"]
+from bouncemeter_exporter.address import resolve
+from bouncemeter_exporter.web_config import Door
 
-TIMEOUT = 10.0
-"""Seconds that a client may take for its request."""
+__all__ = ["MetricsServer"]
+
+MAX_CONNECTIONS = 256
+MAX_HEAD = 32_768
+"""Bytes of a request's head."""
+
+HEAD_TIME = 10.0
+ANSWER_TIME = 30.0
+IDLE_TIME = 150.0
+"""Seconds for a request's head, for taking the answer, and until a further request of the same connection."""
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>bouncemeter</title>
@@ -30,27 +49,56 @@ PAGE = """<!DOCTYPE html>
 """
 
 
-def parse_listen_address(text: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT`, `:PORT` (every address) or `[::1]:PORT`.
+class _Head:
+    """Reads the lines of a request's head, up to `MAX_HEAD` bytes of it."""
 
-    Raises:
-        ValueError: The text is none of these.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or not 0 <= int(port) <= 65535:
-        raise ValueError(f"{text!r} is not an address to listen on; write HOST:PORT, :PORT or [IPv6]:PORT")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.left = stream, MAX_HEAD
+
+    def readline(self, limit: int = -1) -> bytes:
+        line = self._stream.readline(self.left + 1 if limit < 0 else min(limit, self.left + 1))
+        self.left -= len(line)
+        if self.left < 0:
+            raise http.client.LineTooLong("request head")
+        return line
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: MetricsServer
-    timeout = TIMEOUT
+    timeout = IDLE_TIME
     server_version = "bouncemeter"
     sys_version = ""
     protocol_version = "HTTP/1.1"
 
+    def setup(self) -> None:
+        super().setup()
+        self._head = _Head(self.rfile)  # type: ignore[arg-type]
+        self.rfile = self._head  # type: ignore[assignment]
+
+    def handle_one_request(self) -> None:
+        self._head.left = MAX_HEAD
+        try:
+            super().handle_one_request()
+        except http.client.LineTooLong:
+            self.close_connection = True
+
     def do_GET(self) -> None:
-        path = urlsplit(self.path).path
+        if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # a body is not read
+        with self.server.answering(self.connection):
+            if not self.server.door.admits(self.headers.get("Authorization")):
+                self._answer(
+                    HTTPStatus.UNAUTHORIZED, b"Unauthorized\n", more={"WWW-Authenticate": 'Basic realm="bouncemeter"'}
+                )
+            else:
+                self._page(urlsplit(self.path).path)
+
+    do_HEAD = do_GET  # noqa: N815 - the base class names it so
+
+    def _page(self, path: str) -> None:
         if path == self.server.telemetry_path:
             self._metrics()
         elif path == "/-/healthy":
@@ -59,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self.server.is_ready():
                 self._answer(HTTPStatus.OK, b"bouncemeter is ready.\n")
             else:
-                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"bouncemeter is reading what was there at its start.\n")
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"bouncemeter is still reading what was there before.\n")
         elif path == "/":
             page = PAGE.format(version=__version__, metrics=html.escape(self.server.telemetry_path))
             self._answer(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
@@ -68,30 +116,43 @@ class _Handler(BaseHTTPRequestHandler):
                 HTTPStatus.NOT_FOUND, b"Not found. The metrics are at " + self.server.telemetry_path.encode() + b"\n"
             )
 
-    do_HEAD = do_GET  # noqa: N815 - the base class names it so
-
     def _metrics(self) -> None:
-        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-        body = encode(self.server.registry)
-        if "gzip" in self.headers.get("Accept-Encoding", ""):
-            self._answer(HTTPStatus.OK, gzip.compress(body, 1), content_type, "gzip")
-        else:
-            self._answer(HTTPStatus.OK, body, content_type)
+        compressed = "gzip" in self.headers.get("Accept-Encoding", "")
+        body, content_type = self.server.rendered(self.headers.get("Accept", ""), compressed=compressed)
+        self._answer(HTTPStatus.OK, body, content_type, {"Content-Encoding": "gzip"} if compressed else {})
 
     def _answer(
-        self, status: HTTPStatus, body: bytes, content_type: str = "text/plain; charset=utf-8", encoding: str = ""
+        self,
+        status: HTTPStatus,
+        body: bytes,
+        content_type: str = "text/plain; charset=utf-8",
+        more: dict[str, str] | None = None,
     ) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        if encoding:
-            self.send_header("Content-Encoding", encoding)
-        self.send_header("Content-Length", str(len(body)))
+        headers = {"Content-Type": content_type, "Content-Length": str(len(body)), **self.server.door.headers}
+        for name, value in {**headers, **(more or {})}.items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         """Say nothing: a line for each scrape helps nobody."""
+
+
+@dataclass(slots=True)
+class _Connection:
+    """An open connection.
+
+    Attributes:
+        socket: Where it is read and written, below TLS.
+        answering: Its request is whole.
+        deadline: When it is ended, by the monotonic clock.
+    """
+
+    socket: socket.socket
+    answering: bool = False
+    deadline: float = field(default_factory=lambda: time.monotonic() + HEAD_TIME)
 
 
 class MetricsServer(ThreadingHTTPServer):
@@ -102,9 +163,16 @@ class MetricsServer(ThreadingHTTPServer):
         telemetry_path: Where the metrics are.
         registry: What is served.
         is_ready: Asked for `/-/ready`.
+        version: Tells whether what is served is another than before.
+        door: Who may enter, and how.
+
+    Raises:
+        OSError: The address is taken, or none of this machine.
     """
 
     daemon_threads = True
+    block_on_close = False
+    request_queue_size = 1024
 
     def __init__(
         self,
@@ -112,24 +180,101 @@ class MetricsServer(ThreadingHTTPServer):
         telemetry_path: str,
         registry: CollectorRegistry,
         is_ready: Callable[[], bool],
+        version: Callable[[], int],
+        door: Door,
     ) -> None:
-        self.telemetry_path, self.registry, self.is_ready = telemetry_path, registry, is_ready
-        host, port = address
-        self.address_family, *_, place = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        super().__init__((str(place[0]), port), _Handler)
+        self.telemetry_path, self.registry, self.is_ready, self.door = telemetry_path, registry, is_ready, door
+        self._version = version
+        self._lock, self._rendering = threading.Lock(), threading.Lock()
+        self._connections: dict[int, _Connection] = {}
+        self._rendered: dict[tuple[str, bool], tuple[tuple[int, int], bytes]] = {}
+        self.address_family, place = resolve(*address, socket.SOCK_STREAM)
+        super().__init__(place, _Handler)
 
     @property
     def url(self) -> str:
         """Where a browser on this machine finds the page."""
         host, port = self.server_address[:2]
         name = "127.0.0.1" if ip_address(str(host)).is_unspecified else str(host)
-        return f"http://{f'[{name}]' if ':' in name else name}:{port}"
+        return f"{'https' if self.door.tls else 'http'}://{f'[{name}]' if ':' in name else name}:{port}"
 
     def start(self) -> None:
         """Serve from now on, in a thread."""
         threading.Thread(target=self.serve_forever, name="http", daemon=True).start()
+
+    def rendered(self, accept: str, *, compressed: bool) -> tuple[bytes, str]:
+        """The metrics as bytes, and their content type."""
+        encode, content_type = choose_encoder(accept)
+        with self._rendering:
+            moment = (self._version(), int(time.monotonic()))
+            known, body = self._rendered.get((content_type, compressed), (None, b""))
+            if known != moment:
+                body = encode(self.registry)
+                body = gzip.compress(body, 1) if compressed else body
+                self._rendered[content_type, compressed] = (moment, body)
+        return body, content_type
+
+    # --- connections --------------------------------------------------------------------------------------------
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
+        """Give a new connection a thread, if need be in place of another connection."""
+        with self._lock:
+            if len(self._connections) >= MAX_CONNECTIONS:
+                idle = [each for each in self._connections.values() if not each.answering]
+                self._end(min(idle or self._connections.values(), key=lambda each: each.deadline))
+            self._connections[request.fileno()] = _Connection(request)
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # there is no thread to be had
+            self.shutdown_request(request)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
+        """In the connection's thread: the TLS handshake, then request by request."""
+        if not self.door.tls:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(HEAD_TIME)
+        with self.door.context().wrap_socket(request.dup(), server_side=True) as secured:
+            self.door.check_certificate(secured)
+            with self._lock:
+                if (connection := self._connections.get(request.fileno())) is not None:
+                    self._connections[secured.fileno()] = connection
+            try:
+                super().finish_request(secured, client_address)
+            finally:
+                with self._lock:
+                    self._connections.pop(secured.fileno(), None)
+
+    @contextmanager
+    def answering(self, request: socket.socket) -> Iterator[None]:
+        """While a request is answered, its connection does not make room for others."""
+        connection = self._connections.get(request.fileno()) or _Connection(request)
+        connection.answering, connection.deadline = True, time.monotonic() + ANSWER_TIME
+        try:
+            yield
+        finally:
+            connection.answering, connection.deadline = False, time.monotonic() + IDLE_TIME
+
+    def service_actions(self) -> None:
+        """Twice a second: end connections whose time is over."""
+        now = time.monotonic()
+        with self._lock:
+            for connection in self._connections.values():
+                if connection.deadline < now:
+                    self._end(connection)
+
+    @staticmethod
+    def _end(connection: _Connection) -> None:
+        """Wake the connection's thread from whatever it waits for; it lets go of it."""
+        connection.deadline = float("inf")
+        with suppress(OSError):
+            connection.socket.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 - as the base class has it
+        """Let go of a connection."""
+        with self._lock:
+            self._connections.pop(request.fileno(), None)
+        super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that broke off is its own affair."""

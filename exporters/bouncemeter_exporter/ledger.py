@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from heapq import nsmallest
@@ -25,7 +25,7 @@ from bouncemeter.providers import OTHER, provider_of
 
 from bouncemeter_exporter.message import Message, Recipient, pack, seen, unpack
 
-__all__ = ["MAX_AGE", "MAX_MESSAGES", "Fact", "FactKind", "Ledger", "Waiting"]
+__all__ = ["MAX_AGE", "MAX_MESSAGES", "Fact", "FactKind", "Ledger", "MessageName", "Server", "Waiting"]
 
 MAX_AGE = 6 * 86400.0
 """Seconds without a line after which a message is forgotten: a little over the usual queue lifetime of five days."""
@@ -35,10 +35,14 @@ MAX_MESSAGES = 1_000_000
 
 LATE = 60.0
 MAX_DEPARTED = 10_000
-"""Messages that left the queue are kept so many seconds, and so many of them, for lines that come late."""
+"""Messages that left the queue are kept so many seconds, and so many of them, for lines that come late. Those of a
+server whose log tells no removals are kept by number alone."""
 
 UNORDERED = 10.0
 """Seconds by which lines may stand in the wrong order: an arrival that comes so late is not another message's."""
+
+MAX_SERVERS = 10_000
+"""Hosts that are told apart; the messages of more count as one server's."""
 
 SWEEPS = 32
 """How often within the age limit it is looked for messages to forget."""
@@ -96,8 +100,12 @@ class _Server:
     waiting: dict[str, bytes] = field(default_factory=dict)
 
 
-_Id = tuple[str, str | None, str]
+MessageName = tuple[str, str | None, str]
 """A message's name among all: mta, host, queue ID."""
+
+
+Server = tuple[str, str | None]
+"""A server's name: mta and host."""
 
 
 class Ledger:
@@ -107,17 +115,26 @@ class Ledger:
         max_age: Seconds after which a message without a further line is forgotten.
         max_messages: How many messages are remembered.
         clock: The present time: a line from the future must not make the rest look old.
+        recording: Note which messages change, for `changes`.
 
     Attributes:
         waiting: Recipients that wait for another attempt, those of notifications apart.
         evicted: Messages that were forgotten before they ended.
     """
 
-    def __init__(self, max_age: float = MAX_AGE, max_messages: int = MAX_MESSAGES, clock: Clock = time.time) -> None:
+    def __init__(
+        self,
+        max_age: float = MAX_AGE,
+        max_messages: int = MAX_MESSAGES,
+        clock: Clock = time.time,
+        *,
+        recording: bool = False,
+    ) -> None:
         self._max_age, self._max_messages, self._clock = max_age, max_messages, clock
-        self._servers: dict[tuple[str, str | None], _Server] = {}
-        self._departed: OrderedDict[_Id, Message] = OrderedDict()
+        self._servers: dict[Server, _Server] = {}
+        self._departed: OrderedDict[MessageName, Message] = OrderedDict()
         self._messages = 0
+        self._changed: set[MessageName] | None = set() if recording else None
         self._now = self._swept = 0.0
         self.waiting: Counter[Waiting] = Counter()
         self.evicted = 0
@@ -147,11 +164,15 @@ class Ledger:
         if queue_id is None or (isinstance(entry, Event) and entry.outcome is Outcome.REJECTED):
             return []
         server = self._servers.get((entry.mta, entry.host))
+        if server is None and len(self._servers) >= MAX_SERVERS and entry.host is not None:
+            return self.take(replace(entry, host=None))
         if server is None:
             server = self._servers[entry.mta, entry.host] = _Server(entry.mta)
         if entry.time is not None and entry.time > server.now:
             server.now = max(server.now, min(entry.time, self._clock() + 86400.0))
             self._now = max(self._now, server.now)
+        if self._changed is not None:
+            self._changed.add((entry.mta, entry.host, queue_id))
         if isinstance(entry, Event):
             facts = self._event(entry, server, queue_id)
         else:
@@ -162,6 +183,69 @@ class Ledger:
         elif self._now - self._swept > self._max_age / SWEEPS:
             self._forget_old()
         return facts
+
+    # --- what is written down and read again -----------------------------------------------------------------------
+
+    def changes(self) -> list[tuple[MessageName, bytes | None]]:
+        """Each message that changed since `changes_kept` was called last, packed; None for one that is forgotten."""
+        self._forget_departed()
+        return [(name, self._packed(name)) for name in self._changed or ()]
+
+    def changes_kept(self) -> None:
+        """The changes were written down."""
+        if self._changed is not None:
+            self._changed.clear()
+
+    def servers(self) -> dict[Server, tuple[float, bool]]:
+        """For each server that has messages: the latest time of its log, and whether that tells removals."""
+        return {key: (each.now, each.removes) for key, each in self._servers.items()}
+
+    def restore(
+        self, servers: Iterable[tuple[Server, tuple[float, bool]]], messages: Iterable[tuple[MessageName, bytes]]
+    ) -> None:
+        """Begin with what was written down.
+
+        Args:
+            servers: As `servers` gives them.
+            messages: As `changes` gives them, in the order of `bouncemeter_exporter.message.place`.
+        """
+        for key, (now, removes) in servers:
+            self._servers[key] = _Server(key[0], now, removes)
+            self._now = self._swept = max(self._now, now)
+        for name, packed in messages:
+            mta, host, queue_id = name
+            server = self._servers.setdefault((mta, host), _Server(mta))
+            message = unpack(packed)
+            if not message.removed and message.waits:
+                self._count_waiting(mta, message, +1)
+                server.waiting[queue_id] = packed
+                self._messages += 1
+            else:
+                self._put(server, name, message)
+
+    def _packed(self, name: MessageName) -> bytes | None:
+        """A message as it is kept, if it is still remembered."""
+        mta, host, queue_id = name
+        server = self._servers.get((mta, host))
+        packed = server.waiting.get(queue_id) if server is not None else None
+        if packed is not None:
+            return packed
+        message = (server.passing.get(queue_id) if server is not None else None) or self._departed.get(name)
+        return pack(message) if message is not None else None
+
+    def _forget_departed(self) -> None:
+        """Forget messages that left the queue too long ago, by their own server's time, for a line to come."""
+        while self._departed:
+            (mta, host, _), message = next(iter(self._departed.items()))
+            server = self._servers.get((mta, host))
+            if not message.removed or (server is not None and message.seen >= server.now - LATE):
+                return
+            self._drop_departed()
+
+    def _drop_departed(self) -> None:
+        name, _ = self._departed.popitem(last=False)
+        if self._changed is not None:
+            self._changed.add(name)
 
     # --- finding, keeping and forgetting messages ---------------------------------------------------------------
 
@@ -184,7 +268,12 @@ class Ledger:
         return message
 
     def _keep(self, entry: Entry, server: _Server, queue_id: str, message: Message) -> None:
-        """Put a message back: packed if recipients wait, else as it is, or among the departed if it ended."""
+        """Put a message back."""
+        self._put(server, (entry.mta, entry.host, queue_id), message)
+
+    def _put(self, server: _Server, name: MessageName, message: Message) -> None:
+        """Keep a message: packed if recipients wait, else as it is, or among the departed if it ended."""
+        queue_id = name[2]
         if not message.removed and message.waits:
             self._count_waiting(server.mta, message, +1)
             server.waiting[queue_id] = pack(message)
@@ -193,9 +282,9 @@ class Ledger:
         server.waiting.pop(queue_id, None)
         ended = message.recipients and not server.removes  # of a server whose log tells no removals
         if message.removed or ended:
-            self._departed[entry.mta, entry.host, queue_id] = message
+            self._departed[name] = message
             if len(self._departed) > MAX_DEPARTED:
-                self._departed.popitem(last=False)
+                self._drop_departed()
         else:
             server.passing[queue_id] = message
             self._messages += 1
@@ -222,26 +311,28 @@ class Ledger:
             old = [queue_id for queue_id, each in server.passing.items() if each.seen < limit]
             old += [queue_id for queue_id, packed in server.waiting.items() if seen(packed) < limit]
             for queue_id in old:
-                self._evict(server, queue_id)
+                self._evict(key, server, queue_id)
             if not server.passing and not server.waiting:
                 del self._servers[key]
 
     def _forget_oldest(self) -> None:
         """Forget the sixteenth part that began first."""
         number = self._max_messages // 16 + 1
-        oldest: list[tuple[float, int, str, _Server]] = []
-        for place, server in enumerate(self._servers.values()):
+        oldest: list[tuple[float, int, str, Server, _Server]] = []
+        for place, (key, server) in enumerate(self._servers.items()):
             passing = ((each.begun, queue_id) for queue_id, each in islice(server.passing.items(), number))
             waiting = ((unpack(each).begun, queue_id) for queue_id, each in islice(server.waiting.items(), number))
-            oldest += ((begun, place, queue_id, server) for begun, queue_id in (*passing, *waiting))
-        for _, _, queue_id, server in nsmallest(number, oldest):
-            self._evict(server, queue_id)
+            oldest += ((begun, place, queue_id, key, server) for begun, queue_id in (*passing, *waiting))
+        for _, _, queue_id, key, server in nsmallest(number, oldest):
+            self._evict(key, server, queue_id)
 
-    def _evict(self, server: _Server, queue_id: str) -> None:
+    def _evict(self, key: Server, server: _Server, queue_id: str) -> None:
         if server.passing.pop(queue_id, None) is None:
             self._count_waiting(server.mta, unpack(server.waiting.pop(queue_id)), -1)
         self._messages -= 1
         self.evicted += 1
+        if self._changed is not None:
+            self._changed.add((*key, queue_id))
 
     # --- steps --------------------------------------------------------------------------------------------------
 
@@ -292,6 +383,8 @@ class Ledger:
         about = self._find(step, server, queue_id) or self._new(step)
         about.notification = True
         self._keep(step, server, queue_id, about)
+        if self._changed is not None:
+            self._changed.add((step.mta, step.host, queue_id))
 
     def _peek(self, server: _Server, entry: Entry, queue_id: str) -> Message | None:
         """A message, left where it is."""
@@ -377,6 +470,8 @@ class Ledger:
         successor.origin, successor.soft_before = queue_id, successor.soft_before | _soft(message)
         if event.passed_to in server.waiting:
             server.waiting[event.passed_to] = pack(successor)
+        if self._changed is not None:
+            self._changed.add((event.mta, event.host, event.passed_to))
         return True
 
 

@@ -1,7 +1,7 @@
 """What is remembered of one message, and how it is packed while its recipients wait.
 
 Most messages pass in a moment and live as objects. Those that wait for hours or days are kept as bytes, a few
-times smaller: that is what lets a million of them wait in little memory.
+times smaller: that is what lets a million of them wait in little memory. Those bytes are also what is written down.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from bouncemeter.event import EnhancedCode
 
-__all__ = ["Message", "Recipient", "pack", "seen", "unpack"]
+__all__ = ["Message", "Recipient", "pack", "place", "seen", "unpack"]
 
 
 @dataclass(slots=True)
@@ -80,34 +80,41 @@ class Message:
         return ((key, each) for key, each in self.recipients.items() if each.waits)
 
 
-_SEEN = struct.Struct("<d")
+_TIMES = struct.Struct("<dd")
 _FLAGS = ("arrived", "queued", "notification", "removed", "expired", "unnamed")
 
 
 def pack(message: Message) -> bytes:
-    """The same message as bytes, for this process alone."""
-    flags = sum(getattr(message, name) << place for place, name in enumerate(_FLAGS))
+    """The same message as bytes."""
+    flags = sum(getattr(message, name) << bit for bit, name in enumerate(_FLAGS))
     recipients = tuple(
         (key, each.since, tuple(each.code) if each.code else None, each.provider, each.ended)
         for key, each in message.recipients.items()
     )
+    since = min((each.since or 0.0 for _, each in message.waiting()), default=message.seen)
     fields = (message.begun, flags, message.peer, message.origin, tuple(message.soft_before), recipients)
-    return _SEEN.pack(message.seen) + marshal.dumps(fields, 2)
+    return _TIMES.pack(message.seen, since) + marshal.dumps(fields, 2)
 
 
 def seen(packed: bytes) -> float:
     """The time of the latest line about a packed message, at a tenth of the cost of unpacking it."""
-    found: float = _SEEN.unpack_from(packed)[0]
+    found: float = _TIMES.unpack_from(packed)[0]
+    return found
+
+
+def place(packed: bytes) -> float:
+    """What a packed message stands by among others: its first deferral if somebody waits, else its latest line."""
+    found: float = _TIMES.unpack_from(packed)[1]
     return found
 
 
 def unpack(packed: bytes) -> Message:
     """The message that was packed."""
-    fields = marshal.loads(memoryview(packed)[_SEEN.size :])  # noqa: S302 - our own bytes
+    fields = marshal.loads(memoryview(packed)[_TIMES.size :])  # noqa: S302 - our own bytes
     begun, flags, peer, origin, soft_before, recipients = fields
     message = Message(begun, seen(packed), peer=peer, origin=origin, soft_before=frozenset(soft_before))
-    for place, name in enumerate(_FLAGS):
-        setattr(message, name, bool(flags >> place & 1))
+    for bit, name in enumerate(_FLAGS):
+        setattr(message, name, bool(flags >> bit & 1))
     for key, since, code, provider, ended in recipients:
         message.recipients[key] = Recipient(since, EnhancedCode(*code) if code else None, provider, ended)
     return message

@@ -1,13 +1,16 @@
 """The counts as Prometheus metrics: names, help texts and exemplars.
 
-A scrape takes one snapshot under the lock that the reading thread holds while it counts.
+A scrape shows what the reading thread committed last; neither waits for the other.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from bouncemeter import __version__
 from prometheus_client import Metric
@@ -19,133 +22,200 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from bouncemeter_exporter.counters import DELAY_BUCKETS, Counter, Counters, Delays, Example
-from bouncemeter_exporter.ledger import Ledger
-from bouncemeter_exporter.sources.follow import SourceStatus
+from bouncemeter_exporter.counters import BOUNDS, MAX_SERIES, Counters, Delays, Example, Labels, Numbers
+from bouncemeter_exporter.ledger import Ledger, Waiting
+from bouncemeter_exporter.sources.source import Source
 
-__all__ = ["MailCollector"]
+__all__ = ["MailCollector", "Shown", "show"]
 
 _COUNTERS = {
-    "bounces": (
-        "mail_bounces",
-        ("mta", "kind", "class", "code", "reason", "provider"),
-        "Recipients that bounced: soft at the first deferral, hard when refused for good.",
-    ),
-    "bounces_by_class": (
-        "mail_bounces_by_class",
-        ("mta", "kind", "class"),
-        "Recipients that bounced, by class of the enhanced status code (RFC 3463); every class exists from the start.",
-    ),
-    "recipients": (
-        "mail_recipients",
-        ("mta", "outcome", "provider"),
-        "Recipients by what became of them, each of each message once, at its end.",
-    ),
-    "attempts": (
-        "mail_delivery_attempts",
-        ("mta", "outcome", "class", "code"),
-        "Delivery attempts as the log has them.",
-    ),
-    "rejections": (
-        "mail_rejections",
-        ("mta", "kind", "class", "code", "reason", "stage"),
-        "Mail that our own server refused, by stage of the SMTP dialogue.",
-    ),
-    "notifications": (
-        "mail_notifications",
-        ("mta", "outcome"),
-        "Recipients of mail with the empty sender (bounce messages), each once, at its end.",
-    ),
-    "blocklist_hits": (
-        "mail_blocklist_hits",
-        ("mta", "blocklist", "provider"),
-        "Replies of other servers that name a blocklist, at every attempt.",
-    ),
+    "bounces": "Recipients that bounced: soft at the first deferral, hard when refused for good.",
+    "bounces_by_class": "Recipients that bounced, by class of the enhanced status code (RFC 3463); every class exists"
+    " from the start.",
+    "recipients": "Recipients by what became of them, each of each message once, at its end.",
+    "attempts": "Delivery attempts as the log has them.",
+    "rejections": "Mail that our own server refused, by stage of the SMTP dialogue.",
+    "notifications": "Recipients of mail with the empty sender (bounce messages), each once, at its end.",
+    "blocklist_hits": "Replies of other servers that name a blocklist, at every attempt.",
 }
+_NAMES = {"attempts": "mail_delivery_attempts"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is shown at a scrape: all of one moment, and nothing that a crash could take back.
+
+    Attributes:
+        counters: The counts, with their examples.
+        lines: By source, mta and result.
+        offsets: Bytes read, by source.
+        dropped: Messages that could not be taken, by source.
+        waiting: Recipients that wait.
+        oldest: By mta, since when the one waits that waits longest.
+        entries, evicted: Messages that the ledger remembers, and that it forgot before they ended.
+    """
+
+    counters: Mapping[str, Counted]
+    delays: Mapping[Labels, Delays]
+    last_event: Mapping[str, float]
+    lines: Mapping[Labels, float]
+    offsets: Mapping[str, int]
+    dropped: Mapping[str, int]
+    waiting: Mapping[Waiting, int]
+    oldest: Mapping[str, float]
+    entries: int
+    evicted: int
+    folded: int
+
+
+class Counted(NamedTuple):
+    """One metric's counts."""
+
+    names: tuple[str, ...]
+    values: Mapping[Labels, float]
+    examples: Mapping[Labels, Example]
+
+
+def show(counters: Counters, ledger: Ledger, sources: Iterable[Source], numbers: Numbers) -> Shown:
+    """What is to be shown of this moment.
+
+    Args:
+        counters, ledger: What was counted and who waits.
+        sources: What is read.
+        numbers: All numbers by name, those of the counters and `lines` and `dropped`.
+    """
+    kinds = counters.counters()
+    names = {source.name for source in sources}
+    return Shown(
+        counters={name: Counted(each.names, numbers[name], dict(each.examples)) for name, each in kinds.items()},
+        delays=deepcopy(counters.delays),
+        last_event=dict(counters.last_event),
+        lines={labels: number for labels, number in numbers["lines"].items() if labels[0] in names},
+        offsets={source.name: source.offset for source in sources},
+        dropped={source: int(number) for (source,), number in numbers["dropped"].items()},
+        waiting=_bounded(ledger.waiting),
+        oldest=ledger.oldest(),
+        entries=len(ledger),
+        evicted=ledger.evicted,
+        folded=sum(each.folded for each in kinds.values()),
+    )
+
+
+def _bounded(waiting: Mapping[Waiting, int]) -> Mapping[Waiting, int]:
+    """Who waits, in no more than `MAX_SERIES` series: what is rare is folded into the rest of its class."""
+    if len(waiting) <= MAX_SERIES:
+        return dict(waiting)
+    found: Tally[Waiting] = Tally()
+    for place, (labels, number) in enumerate(Tally(waiting).most_common()):
+        mta, code_class, *_ = labels
+        found[labels if place < MAX_SERIES else (mta, code_class, f"{code_class}.x", "other")] += number
+    return found
 
 
 class MailCollector(Collector):
     """Gives the metrics of one run at each scrape.
 
     Args:
-        counters: What was counted.
-        ledger: Who waits.
+        shown: Gives what is shown now.
         sources: What is read, asked at each scrape.
-        lock: Held while counters and ledger change.
+        state_writable: Whether the state could be written; None if none is kept.
     """
 
     def __init__(
-        self, counters: Counters, ledger: Ledger, sources: Iterable[SourceStatus], lock: threading.Lock
+        self, shown: Callable[[], Shown], sources: Iterable[Source], state_writable: Callable[[], bool | None]
     ) -> None:
-        self._counters, self._ledger, self._sources, self._lock = counters, ledger, sources, lock
+        self._shown, self._sources, self._state_writable = shown, sources, state_writable
 
     def describe(self) -> Iterable[Metric]:
         """Nothing in advance: the registry need not scrape to register."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The metric families of one snapshot."""
-        with self._lock:
-            families = [*self._mail(), *self._own()]
-        yield from families
+        """The metric families of one moment."""
+        shown = self._shown()
+        yield from self._mail(shown)
+        yield from self._sources_read(shown)
+        yield from self._own(shown)
 
-    def _mail(self) -> Iterator[Metric]:
-        for attribute, (name, names, text) in _COUNTERS.items():
-            yield _counter_family(name, text, names, getattr(self._counters, attribute))
-        yield _delay_family(self._counters.delays)
-        yield from self._waiting()
-
-    def _waiting(self) -> Iterator[Metric]:
+    def _mail(self, shown: Shown) -> Iterator[Metric]:
+        for attribute, text in _COUNTERS.items():
+            name = _NAMES.get(attribute, f"mail_{attribute}")
+            yield _counter_family(name, text, shown.counters[attribute])
+        yield _delay_family(shown.delays)
         family = GaugeMetricFamily(
             "mail_deferred_recipients",
             "Recipients that wait for another attempt now.",
             labels=("mta", "class", "code", "provider"),
         )
-        for labels, number in sorted(self._ledger.waiting.items()):
+        for labels, number in sorted(shown.waiting.items()):
             family.add_metric(labels, number)
         yield family
         age = GaugeMetricFamily(
             "mail_deferred_oldest_seconds", "Age of the oldest recipient that waits; 0 if none does.", labels=("mta",)
         )
-        now, oldest = time.time(), self._ledger.oldest()
-        for mta in sorted({labels[0] for labels in self._counters.bounces_by_class.values}):
+        now, oldest = time.time(), shown.oldest
+        for mta in sorted({labels[0] for labels in shown.counters["bounces_by_class"].values}):
             age.add_metric((mta,), max(0.0, now - oldest[mta]) if mta in oldest else 0.0)
         yield age
 
-    def _own(self) -> Iterator[Metric]:
+    def _sources_read(self, shown: Shown) -> Iterator[Metric]:
         lines = CounterMetricFamily(
             "bouncemeter_lines",
             "Lines read: event (an outcome), other (of no interest), unparsed (should have been understood).",
             labels=("source", "mta", "result"),
         )
+        for labels, number in shown.lines.items():
+            lines.add_metric(labels, number)
+        yield lines
         offset = GaugeMetricFamily(
             "bouncemeter_source_offset_bytes", "Bytes of the source's present files that are read.", labels=("source",)
         )
         size = GaugeMetricFamily(
             "bouncemeter_source_size_bytes", "Size of the source's present files.", labels=("source",)
         )
+        up = GaugeMetricFamily(
+            "bouncemeter_source_up", "1 if the source is there and can be read, else 0.", labels=("source",)
+        )
+        dropped = CounterMetricFamily(
+            "bouncemeter_source_dropped",
+            "Messages that came by UDP while the kernel had no room for them.",
+            labels=("source",),
+        )
         for source in self._sources:
-            for (mta, result), number in source.lines().items():
-                lines.add_metric((source.name, mta, result), number)
-            offset.add_metric((source.name,), source.offset)
-            size.add_metric((source.name,), source.size)
-        yield lines
-        yield offset
-        yield size
+            read = shown.offsets.get(source.name, 0)
+            offset.add_metric((source.name,), read)
+            size.add_metric((source.name,), max(read, source.size))
+            up.add_metric((source.name,), float(source.up))
+            dropped.add_metric((source.name,), shown.dropped.get(source.name, 0))
+        yield from (offset, size, up, dropped)
+
+    def _own(self, shown: Shown) -> Iterator[Metric]:
         last = GaugeMetricFamily(
             "bouncemeter_last_event_timestamp_seconds", "Time of the latest outcome that was read.", labels=("mta",)
         )
-        for mta, moment in self._counters.last_event.items():
+        for mta, moment in shown.last_event.items():
             last.add_metric((mta,), moment)
         yield last
-        entries = GaugeMetricFamily("bouncemeter_ledger_entries", "Messages that the ledger remembers.")
-        entries.add_metric((), len(self._ledger))
-        yield entries
-        evicted = CounterMetricFamily(
-            "bouncemeter_ledger_evicted", "Messages that the ledger forgot before they ended, by age or by number."
+        yield GaugeMetricFamily(
+            "bouncemeter_ledger_entries", "Messages that the ledger remembers.", value=shown.entries
         )
-        evicted.add_metric((), self._ledger.evicted)
-        yield evicted
+        yield CounterMetricFamily(
+            "bouncemeter_ledger_evicted",
+            "Messages that the ledger forgot before they ended, by age or by number.",
+            value=shown.evicted,
+        )
+        yield CounterMetricFamily(
+            "bouncemeter_series_dropped",
+            "What was counted with code x, reason and provider other, because a metric had too many series.",
+            value=shown.folded,
+        )
+        writable = self._state_writable()
+        if writable is not None:
+            yield GaugeMetricFamily(
+                "bouncemeter_state_writable",
+                "1 if the state could be written; if 0, reading waits and the numbers stand still.",
+                value=float(writable),
+            )
         build = GaugeMetricFamily("bouncemeter_build_info", "The version that runs.", labels=("version",))
         build.add_metric((__version__,), 1)
         yield build
@@ -155,24 +225,23 @@ def _exemplar(example: Example | None, value: float) -> Exemplar | None:
     return Exemplar({"queue_id": example.queue_id}, value, example.time) if example else None
 
 
-def _counter_family(name: str, text: str, names: tuple[str, ...], counter: Counter) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, text, labels=names)
-    for labels, number in counter.values.items():
-        family.add_metric(labels, number, exemplar=_exemplar(counter.examples.get(labels), 1.0))
+def _counter_family(name: str, text: str, counted: Counted) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=counted.names)
+    for labels, number in counted.values.items():
+        family.add_metric(labels, number, exemplar=_exemplar(counted.examples.get(labels), 1.0))
     return family
 
 
-def _delay_family(delays: Mapping[tuple[str, ...], Delays]) -> HistogramMetricFamily:
+def _delay_family(delays: Mapping[Labels, Delays]) -> HistogramMetricFamily:
     family = HistogramMetricFamily(
         "mail_delivery_delay_seconds",
         "Seconds from acceptance to the recipient's end.",
         labels=("mta", "outcome"),
     )
-    bounds = [*(f"{bound:.1f}" for bound in DELAY_BUCKETS), "+Inf"]
     for labels, each in delays.items():
         below = 0
         buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
-        for position, bound in enumerate(bounds):
+        for position, bound in enumerate(BOUNDS):
             below += each.counts[position]
             example, seconds = each.examples.get(position, (None, 0.0))
             exemplar = _exemplar(example, seconds)

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bouncemeter.event import Entry, Event
-from bouncemeter.plugin import Clock, LineReader, Parser, UnparsedLineError, detect
+from bouncemeter.plugin import Clock, LineReader, Parser, Remembering, UnparsedLineError, detect
 
 from bouncemeter_exporter.sources.text import SourceError, open_log, read_lines
 
 __all__ = ["SAMPLE", "LineCounts", "LogReader", "UnknownFormatError", "oldest_first"]
 
 SAMPLE = 2000
-"""Lines that are looked at before a log is said to be of no known format."""
+SAMPLE_SIZE = 4_000_000
+"""Lines, and characters of them, that are looked at before a log is said to be of no known format."""
 
 LineCounts = dict[str, int]
 """Lines by result: `event` (an outcome), `other` (understood, of no interest), `unparsed`."""
@@ -32,6 +33,8 @@ class LogReader:
         parser: The parser to use; without one the format is detected.
         clock: Supplies the year that syslog leaves out.
         about: Words: lines that hold none of them may be left out, where the format allows it.
+        memory: What a former reader of this log remembered of earlier lines.
+        patient: Never give up: lines of no known format are let go, and the format may show later.
     """
 
     def __init__(
@@ -40,13 +43,18 @@ class LogReader:
         parser: Parser | None = None,
         clock: Clock = time.time,
         about: frozenset[str] = frozenset(),
+        *,
+        memory: str | None = None,
+        patient: bool = False,
     ) -> None:
         self.name = name
         self.parser = parser
         self.counts: LineCounts = {"event": 0, "other": 0, "unparsed": 0}
-        self._clock, self._about = clock, about
+        self._clock, self._about, self._patient = clock, about, patient
         self._waiting: list[str] = []
         self._read: LineReader | None = parser.reader(clock) if parser else None
+        if memory is not None and isinstance(self._read, Remembering):
+            self._read.recall(memory)
 
     def take(self, lines: Sequence[str]) -> list[Entry]:
         """What further lines tell. Until the format is known, lines are kept and told later.
@@ -56,8 +64,11 @@ class LogReader:
         """
         if self._read is None:
             self._waiting += lines
-            self._detect(final=len(self._waiting) >= SAMPLE)
+            enough = len(self._waiting) >= SAMPLE or sum(map(len, self._waiting)) >= SAMPLE_SIZE
+            self._detect(final=enough and not self._patient)
             if self._read is None:
+                if enough:
+                    self._waiting.clear()
                 return []
             lines, self._waiting = self._waiting, []
         if self._about and getattr(self.parser, "each_line_alone", False):
@@ -79,6 +90,16 @@ class LogReader:
         self.counts["unparsed"] += unparsed
         self.counts["other"] += len(lines) - events - unparsed
         return entries
+
+    @property
+    def pending(self) -> bool:
+        """Whether lines are kept until the format is known."""
+        return bool(self._waiting)
+
+    @property
+    def memory(self) -> str | None:
+        """What has to be known of the lines so far to understand the next."""
+        return self._read.memory() if isinstance(self._read, Remembering) else None
 
     def end(self) -> list[Entry]:
         """What lines tell that are still kept because the log is short.

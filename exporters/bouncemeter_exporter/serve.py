@@ -1,38 +1,58 @@
-"""The exporter: reads its sources for ever, and serves what it counted."""
+"""The exporter: reads its sources for ever, commits what it counted, and serves what was committed.
+
+One thread reads, in turns: a little of every source, then a commit if it is time for one. Scrapes are answered by
+other threads, from what the last commit left to be shown.
+"""
 
 from __future__ import annotations
 
+import select
 import signal
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections import Counter as Tally
+from collections.abc import Callable
 
-from bouncemeter.plugin import parser
+from bouncemeter.plugin import Parser, parser
 from bouncemeter.providers import add_providers
 from prometheus_client.registry import CollectorRegistry
 
-from bouncemeter_exporter.config import Config
-from bouncemeter_exporter.counters import Counters
-from bouncemeter_exporter.http import MetricsServer, parse_listen_address
+from bouncemeter_exporter.address import parse_listen_address
+from bouncemeter_exporter.config import Config, SourceConfig
+from bouncemeter_exporter.counters import Counters, Labels, Numbers
+from bouncemeter_exporter.http import MetricsServer
 from bouncemeter_exporter.ledger import Ledger
-from bouncemeter_exporter.prometheus import MailCollector
-from bouncemeter_exporter.sources.follow import FollowedSource
+from bouncemeter_exporter.prometheus import MailCollector, Shown, show
+from bouncemeter_exporter.sources.follow import FollowedFiles
+from bouncemeter_exporter.sources.journal import PREFIX, Journal
+from bouncemeter_exporter.sources.source import Counted, Source
+from bouncemeter_exporter.sources.stream import Fifo, StandardInput
+from bouncemeter_exporter.sources.syslog import SCHEMES, syslog_source
+from bouncemeter_exporter.sources.text import STDIN
+from bouncemeter_exporter.state import State, StateError
+from bouncemeter_exporter.web_config import Door
 
 __all__ = ["Exporter"]
 
 PAUSE = 0.5
-"""Seconds between two looks at files that had nothing new."""
+"""Seconds between two looks at files that had nothing new, and between two commits while there is much."""
+
+RETRY = 1.0
+"""Seconds until it is tried again to write the state."""
 
 
 class Exporter:
-    """Sources, ledger, counters and the HTTP server of one run.
+    """Sources, ledger, counters, state and the HTTP server of one run.
 
     Args:
-        config: What to read and where to listen.
+        config: What to read, where to keep the state, and where to listen.
         say: Told, in sentences, what the user should know.
 
     Raises:
         SourceError: A source that is named does not exist.
         ParserNotFoundError: A format that is named is not installed.
+        StateError: The state cannot be kept.
+        WebConfigError: The web configuration is wrong.
         ValueError: The listen address is not one.
         OSError: The listen address is taken.
     """
@@ -40,22 +60,60 @@ class Exporter:
     def __init__(self, config: Config, say: Callable[[str], None]) -> None:
         self._say = say
         add_providers(config.providers)
-        self._lock, self._stopping, self._caught_up = threading.Lock(), threading.Event(), threading.Event()
-        self._ledger, self._counters = Ledger(config.max_age, config.max_messages), Counters()
+        address = parse_listen_address(config.listen_address)
+        self._stopping, self._caught_up = threading.Event(), threading.Event()
+        self._state = State(config.state) if config.state else None
+        self._state_writable = True
+        self._counters = Counters()
+        self._ledger = Ledger(config.max_age, config.max_messages, recording=self._state is not None)
+        self._dropped_before: dict[str, int] = {}
+        self._lines_before: dict[str, Counted] = {}
+        self._restore()
         self._announced: set[str] = set()
-        self._sources: Sequence[FollowedSource] = [
-            FollowedSource(
-                source.path,
-                parser=parser(source.format) if source.format else None,
-                from_start=config.from_start,
-                warn=say,
-            )
-            for source in config.sources
-        ]
+        self._sources: list[Source] = [self._source(each, config) for each in dict.fromkeys(config.sources)]
+        self._shown, self._version = self._show(self._numbers()), 0
         registry = CollectorRegistry()
-        registry.register(MailCollector(self._counters, self._ledger, self._sources, self._lock))
+        writable = (lambda: self._state_writable) if self._state else (lambda: None)
+        registry.register(MailCollector(lambda: self._shown, self._sources, writable))
         self._server = MetricsServer(
-            parse_listen_address(config.listen_address), config.telemetry_path, registry, self._caught_up.is_set
+            address,
+            config.telemetry_path,
+            registry,
+            is_ready=self._caught_up.is_set,
+            version=lambda: self._version,
+            door=Door(config.web_config, say),
+        )
+
+    def _restore(self) -> None:
+        """Begin where the former run was."""
+        if self._state is None:
+            return
+        numbers = self._state.numbers
+        self._counters.restore(numbers)
+        self._ledger.evicted = int(numbers.get("ledger", {}).get(("evicted",), 0))
+        self._ledger.restore(self._state.servers(), self._state.messages())
+        self._dropped_before = {source: int(number) for (source,), number in numbers.get("dropped", {}).items()}
+        for (source, mta, result), number in numbers.get("lines", {}).items():
+            self._lines_before.setdefault(source, Counted())[mta, result] = int(number)
+
+    def _source(self, source: SourceConfig, config: Config) -> Source:
+        name = source.path
+        chosen: Parser | None = parser(source.format) if source.format else None
+        lines = self._lines_before.pop(name, Counted())
+        if name == STDIN:
+            return StandardInput(name, chosen, lines, self._say)
+        if name.startswith(SCHEMES):
+            return syslog_source(name, chosen, lines)
+        if Fifo.is_at(name):
+            return Fifo(name, chosen, lines)
+        kind = Journal if name.startswith(PREFIX) else FollowedFiles
+        return kind(
+            name,
+            parser=chosen,
+            from_start=config.from_start,
+            say=self._say,
+            positions=self._state.positions.get(name, {}) if self._state else {},
+            lines=lines,
         )
 
     def run(self) -> None:
@@ -71,36 +129,98 @@ class Exporter:
             self._server.server_close()
             for source in self._sources:
                 source.close()
+            if self._state is not None:
+                self._state.close()
         self._say("Stopped.")
 
-    def _read_for_ever(self) -> None:
-        while not self._stopping.is_set():
-            busy = self._read_once()
-            if not self._caught_up.is_set() and not self._stopping.is_set():
-                self._caught_up.set()
-                self._say(self._summary())
-            if not busy:
-                self._stopping.wait(PAUSE)
+    # --- reading ------------------------------------------------------------------------------------------------
 
-    def _read_once(self) -> bool:
-        """Read what every source has; whether there was anything."""
+    def _read_for_ever(self) -> None:
+        self._commit()
+        committed, uncommitted = time.monotonic(), False
+        while not self._stopping.is_set():
+            busy = self._turn()
+            uncommitted |= busy
+            if uncommitted and (not busy or time.monotonic() - committed > PAUSE):
+                self._commit()
+                committed, uncommitted = time.monotonic(), False
+            if not busy:
+                if not self._caught_up.is_set():
+                    self._caught_up.set()
+                    self._say(self._summary())
+                self._wait()
+        if uncommitted and self._state_writable:
+            self._commit()
+
+    def _turn(self) -> bool:
+        """Read a little of every source; whether there was anything."""
         busy = False
+        take, count = self._ledger.take, self._counters.take
         for source in self._sources:
             for entries in source.poll():
                 busy = True
-                with self._lock:
-                    for entry in entries:
-                        self._counters.take(entry, self._ledger.take(entry))
-                if self._stopping.is_set():
-                    return busy
-            self._announce(source.parsers())
+                for entry in entries:
+                    count(entry, take(entry))
+            for name in source.parsers() - self._announced:
+                busy = True
+                self._announced.add(name)
+                self._counters.announce(name)
+            if self._stopping.is_set():
+                break
         return busy
 
-    def _announce(self, names: set[str]) -> None:
-        for name in names - self._announced:
-            self._announced.add(name)
-            with self._lock:
-                self._counters.announce(name)
+    def _wait(self) -> None:
+        """Wait for a moment, or until a source that can tell so has something."""
+        poll = select.poll()
+        for source in self._sources:
+            for descriptor in source.descriptors():
+                poll.register(descriptor, select.POLLIN)
+        poll.poll(PAUSE * 1000)
+
+    # --- what is kept and shown ---------------------------------------------------------------------------------
+
+    def _commit(self) -> None:
+        """Write the state down, then show it. If it cannot be written, wait until it can, and read nothing."""
+        numbers = self._numbers()
+        positions = {source.name: source.positions() for source in self._sources}
+        while self._state is not None:
+            try:
+                self._state.commit(numbers, positions, self._ledger.servers(), self._ledger.changes())
+            except StateError as error:
+                if self._state_writable:
+                    self._say(f"{error}; reading waits until it can be written")
+                self._state_writable = False
+                if self._stopping.wait(RETRY):
+                    return
+                continue
+            if not self._state_writable:
+                self._say("the state can be written again")
+                self._state_writable = True
+            break
+        self._ledger.changes_kept()
+        self._shown = self._show(numbers)
+        self._version += 1
+
+    def _numbers(self) -> Numbers:
+        """All that is counted."""
+        dropped = Tally(self._dropped_before)
+        lines: dict[Labels, float] = {
+            (source, *labels): number
+            for source, counted in self._lines_before.items()
+            for labels, number in counted.items()
+        }
+        for source in self._sources:
+            dropped[source.name] += source.dropped
+            lines.update({(source.name, *labels): number for labels, number in source.lines().items()})
+        return {
+            **self._counters.numbers(),
+            "ledger": {("evicted",): self._ledger.evicted},
+            "lines": lines,
+            "dropped": {(source,): number for source, number in dropped.items() if number},
+        }
+
+    def _show(self, numbers: Numbers) -> Shown:
+        return show(self._counters, self._ledger, self._sources, numbers)
 
     def _summary(self) -> str:
         counters = self._counters

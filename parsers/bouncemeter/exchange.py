@@ -8,10 +8,11 @@ Columns and events are listed in `exchange.toml`.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import pyparsing as pp
 
@@ -79,7 +80,9 @@ STAGES = {"MAIL": Stage.MAIL, "RCPT": Stage.RCPT, "DATA": Stage.DATA, "BDAT": St
 _FAILURES = {"4": Outcome.DEFERRED, "5": Outcome.BOUNCED}
 
 MAX_SESSIONS = 10_000
-"""Sessions of a protocol log that are open at a time; past that the oldest is forgotten."""
+MAX_COMMANDS = 1_000
+"""Sessions of a protocol log that are open at a time, and unanswered commands of one; past that the oldest is
+forgotten."""
 
 
 class ExchangeParser:
@@ -96,7 +99,7 @@ class ExchangeParser:
 
     def reader(self, clock: Clock = time.time) -> LineReader:
         """A reader for one file: it remembers the `#Fields:` line, the server's name and the open SMTP sessions."""
-        return _Reader(Stamps(clock)).read
+        return _Reader(Stamps(clock))
 
 
 def _columns(line: str) -> list[str]:
@@ -118,7 +121,7 @@ class _Session:
         continued: The digits of a reply whose last line has not come.
     """
 
-    commands: deque[tuple[str, str]] = field(default_factory=deque)
+    commands: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=MAX_COMMANDS))
     accepted: list[str] = field(default_factory=list)
     sender: str | None = None
     record: str | None = None
@@ -134,7 +137,7 @@ class _Reader:
         self._receiving = False
         self._host: str | None = None
 
-    def read(self, line: str) -> Sequence[Entry]:
+    def __call__(self, line: str) -> Sequence[Entry]:
         line = line.removeprefix("\ufeff")
         if line.startswith("#"):
             self._header(line)
@@ -151,6 +154,21 @@ class _Reader:
         if "session-id" in found:
             return list(self._spoken(found))
         return ()
+
+    def memory(self) -> str:
+        """The header and the open sessions; see `bouncemeter.plugin.Remembering`."""
+        sessions = [[name, {**asdict(each), "commands": list(each.commands)}] for name, each in self._sessions.items()]
+        return json.dumps([self._names, self._receiving, self._host, sessions])
+
+    def recall(self, memory: str) -> None:
+        """Go on with what `memory` gave."""
+        try:
+            self._names, self._receiving, self._host, sessions = json.loads(memory)
+            for name, fields in sessions:
+                fields["commands"] = deque(map(tuple, fields["commands"]), MAX_COMMANDS)
+                self._sessions[name] = _Session(**fields)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not what a reader of Exchange logs remembers: {error}") from error
 
     def _header(self, line: str) -> None:
         if line.startswith("#Log-type:"):

@@ -20,6 +20,7 @@ __all__ = [
     "LineReader",
     "Parser",
     "ParserNotFoundError",
+    "Remembering",
     "UnparsedLineError",
     "detect",
     "parser",
@@ -36,6 +37,25 @@ LineReader = Callable[[str], Sequence[Entry]]
 """Reads one line, without its line end, and gives what it tells; nothing for a line of no interest.
 
 Raises `UnparsedLineError` for a line that should have been understood."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A line reader that understands a line by those before it: what it knows of them outlives a restart."""
+
+    def __call__(self, line: str, /) -> Sequence[Entry]: ...
+
+    def memory(self) -> str:
+        """What it remembers, as a text."""
+        ...
+
+    def recall(self, memory: str) -> None:
+        """Take over what another reader of the same file remembered.
+
+        Raises:
+            ValueError: The text is none that `memory` gave.
+        """
+        ...
 
 
 class UnparsedLineError(ValueError):
@@ -65,7 +85,8 @@ class Parser(Protocol):
         ...
 
     def reader(self, clock: Clock = time.time) -> LineReader:
-        """A reader for one file, which may remember the file's header and open sessions, nothing else."""
+        """A reader for one file, which may remember the file's header and open sessions (then it is `Remembering`),
+        nothing else."""
         ...
 
 

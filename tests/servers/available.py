@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,10 @@ _PATHS = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 _PRESENT = {
     "postfix": lambda: shutil.which("postfix", path=_PATHS) is not None and os.geteuid() == 0,
     "exim": lambda: exim.BINARY.exists() and os.geteuid() == 0,
+    "another user": lambda: os.geteuid() == 0,
+    "journal": lambda: shutil.which("journalctl") is not None and Path("/lib/systemd/systemd-journal-remote").exists(),
+    "logrotate": lambda: shutil.which("logrotate", path=_PATHS) is not None and os.geteuid() == 0,
+    "rsyslog": lambda: shutil.which("rsyslogd", path=_PATHS) is not None,
     "prometheus": lambda: shutil.which("prometheus") is not None and shutil.which("promtool") is not None,
 }
 
@@ -22,7 +27,7 @@ def need(name: str) -> None:
     """Leave the test out where a server is missing; fail it in CI.
 
     Args:
-        name: `postfix`, `exim` or `prometheus`.
+        name: One of the names above.
     """
     if _PRESENT[name]():
         return

@@ -23,6 +23,8 @@ class Exporter:
     def __init__(self, *words: str | Path, stdin: int | None = subprocess.DEVNULL) -> None:
         self.port = free_port()
         self.words = [*map(str, words), "--web.listen-address", f"127.0.0.1:{self.port}"]
+        if "--state" not in self.words:
+            self.words.append("--no-state")
         self.stdin = stdin
         self.said: list[str] = []
 

@@ -10,11 +10,13 @@ import bz2
 import gzip
 import io
 import lzma
+import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-__all__ = ["COMPRESSED", "MAX_LINE", "STDIN", "Lines", "SourceError", "open_log", "read_lines"]
+__all__ = ["COMPRESSED", "MAX_LINE", "STDIN", "Lines", "SourceError", "broken", "one_line", "open_log", "read_lines"]
 
 MAX_LINE = 65_536
 """Bytes of a line that are looked at."""
@@ -35,9 +37,9 @@ class SourceError(Exception):
 class Lines:
     """Cuts a stream of bytes into lines, holding back a last line that has not ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, overlong: bool = False) -> None:
         self._rest = b""
-        self._overlong = False
+        self._overlong = overlong
 
     def feed(self, block: bytes) -> list[str]:
         """The lines that a further block of bytes completes, without their ends."""
@@ -63,6 +65,11 @@ class Lines:
         """Bytes of the unfinished line."""
         return len(self._rest)
 
+    @property
+    def overlong(self) -> bool:
+        """Whether what comes next is the tail of a line of which the beginning was given already."""
+        return self._overlong
+
     def _cut(self, ended: bytes) -> list[str]:
         """Whole lines, all decoded at once; each by itself where one may be too long."""
         lines = ended.decode("utf-8", "backslashreplace").split("\n")
@@ -73,6 +80,11 @@ class Lines:
     @staticmethod
     def _text(line: bytes) -> str:
         return line[:MAX_LINE].removesuffix(b"\r").decode("utf-8", "backslashreplace")
+
+
+def one_line(text: str) -> str:
+    """A message as one line: a line feed in it would begin another."""
+    return text.replace("\n", "\\n") if "\n" in text else text
 
 
 def open_log(path: Path) -> BinaryIO:
@@ -105,6 +117,13 @@ def _open_zstd(path: Path) -> BinaryIO:
     return cast("BinaryIO", zstandard.open(path, "rb"))
 
 
+def broken() -> tuple[type[Exception], ...]:
+    """What opening and reading a log raise when it, or its compression, is broken."""
+    zstandard = sys.modules.get("zstandard")
+    more = [zstandard.ZstdError] if zstandard else []
+    return (SourceError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, *more)
+
+
 def read_lines(stream: BinaryIO | io.BufferedIOBase, name: str) -> Iterator[tuple[list[str], int]]:
     """The lines of a stream up to its end, in lists, each list with the number of bytes that it took.
 
@@ -119,7 +138,7 @@ def read_lines(stream: BinaryIO | io.BufferedIOBase, name: str) -> Iterator[tupl
     while True:
         try:
             block = stream.read1(BLOCK) if hasattr(stream, "read1") else stream.read(BLOCK)
-        except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
+        except broken() as error:
             raise SourceError(f"cannot read on in {name}: {error}") from error
         if not block:
             yield lines.end(), 0

@@ -1,0 +1,146 @@
+"""Standard input and FIFOs, and what all sources have in common that are no files: lines come once, and in order."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bouncemeter.event import Entry
+from bouncemeter.plugin import Parser
+
+from bouncemeter_exporter.reading import LogReader, UnknownFormatError
+from bouncemeter_exporter.sources.source import Counted, Positions, counted
+from bouncemeter_exporter.sources.text import BLOCK, Lines, SourceError
+
+__all__ = ["TURN", "Fifo", "StandardInput", "Stream"]
+
+TURN = 1_048_576
+"""Bytes that are taken at one turn, so that other sources have theirs."""
+
+
+class Stream:
+    """A source that is no file; see `bouncemeter_exporter.sources.source.Source`.
+
+    Args:
+        name: As the user wrote it.
+        parser: The format; without it, it is detected.
+        lines: The lines that former runs read.
+    """
+
+    def __init__(self, name: str, parser: Parser | None, lines: Counted) -> None:
+        self.name, self.offset, self.up, self.dropped = name, 0, True, 0
+        self._log = LogReader(name, parser, patient=True)
+        self._before = Counted(lines)
+
+    @property
+    def size(self) -> int:
+        """What waits in the kernel is not known."""
+        return self.offset
+
+    def lines(self) -> Counted:
+        """Lines by mta and result."""
+        found = Counted(self._before)
+        found.update(counted(self._log))
+        return found
+
+    def parsers(self) -> set[str]:
+        """The names of the formats found so far."""
+        return {self._log.parser.name} if self._log.parser else set()
+
+    def positions(self) -> Positions:
+        """None: what was taken from it cannot be read again."""
+        return {}
+
+
+class StandardInput(Stream):
+    """Standard input, up to its end."""
+
+    def __init__(self, name: str, parser: Parser | None, lines: Counted, say: Callable[[str], None]) -> None:
+        super().__init__(name, parser, lines)
+        self._lines, self._say = Lines(), say
+        self._descriptor = sys.stdin.fileno()
+
+    def descriptors(self) -> Iterator[int]:
+        """Standard input, until it ended."""
+        return iter([self._descriptor] if self.up else [])
+
+    def poll(self) -> Iterator[list[Entry]]:
+        """Read what is there."""
+        left = TURN
+        while self.up and left > 0 and select.select([self._descriptor], [], [], 0)[0]:
+            block = os.read(self._descriptor, BLOCK)
+            self.offset += len(block)
+            left -= len(block)
+            if block:
+                yield self._log.take(self._lines.feed(block))
+                continue
+            self.up = False
+            yield self._log.take(self._lines.end())
+            try:
+                yield self._log.end()
+            except UnknownFormatError as error:
+                self._say(str(error))
+
+    def close(self) -> None:
+        """Nothing: it is not ours."""
+
+
+class Fifo(Stream):
+    """A named pipe. Writers come and go."""
+
+    def __init__(self, name: str, parser: Parser | None, lines: Counted) -> None:
+        super().__init__(name, parser, lines)
+        self._path, self._lines = Path(name), Lines()
+        self._descriptor = self._open()
+
+    def _open(self) -> int:
+        try:
+            # With a writer of our own it has no end when the others go.
+            return os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
+        except OSError as error:
+            raise SourceError(f"cannot read {self._path}: {error.strerror}") from error
+
+    @staticmethod
+    def is_at(name: str) -> bool:
+        """Whether a path is that of one."""
+        try:
+            return stat.S_ISFIFO(Path(name).stat().st_mode)
+        except OSError:
+            return False
+
+    def descriptors(self) -> Iterator[int]:
+        """The pipe."""
+        return iter([self._descriptor])
+
+    def poll(self) -> Iterator[list[Entry]]:
+        """Read what is there."""
+        left = TURN
+        while left > 0:
+            try:
+                block = os.read(self._descriptor, BLOCK)
+            except BlockingIOError:
+                break
+            self.offset += len(block)
+            left -= len(block)
+            yield self._log.take(self._lines.feed(block))
+        self._reopen()
+
+    def _reopen(self) -> None:
+        """Another pipe may have its name now."""
+        try:
+            there, ours = self._path.stat(), os.fstat(self._descriptor)
+            if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino) and self.is_at(self.name):
+                descriptor = self._open()
+                os.close(self._descriptor)
+                self._descriptor = descriptor
+            self.up = True
+        except (OSError, SourceError):
+            self.up = False
+
+    def close(self) -> None:
+        """Let go of the pipe."""
+        os.close(self._descriptor)
