@@ -213,7 +213,8 @@ class FollowedFiles:
                 self._succeed(file)
                 return
             yield from file.poll(size)
-            if not file.rotated and file.is_open and not file.missing and self._troubles.pop(file.path, None):
+            current = file.is_open and not file.rotated and not file.missing
+            if current and self._troubles.pop(file.path, ""):
                 self._say(f"reading {file.path} again")
         except UnknownFormatError as error:
             self._refuse(file, error)
@@ -315,6 +316,8 @@ class FollowedFiles:
         if former.refused:
             self._forget(former)
             return place
+        if former.is_open and not former.cut:
+            former.learn_head()  # also of what was written to it since it was seen empty
         found, after = find(former.position())
         if former.is_open and not former.cut:
             if found is not None:
@@ -473,15 +476,20 @@ class _File:
         quiet = time.time() - self.changed / 1e9 > LINGER or self._compressed
         return self._handle is None or (self.read_to >= self._goal and quiet)
 
+    def learn_head(self) -> None:
+        """Look what it begins with, if it was too short until now to tell all of that."""
+        if len(self._head) < HEAD and self._handle is not None and not self._compressed:
+            head = os.pread(self._handle.fileno(), HEAD, 0)
+            self._head = head if head.startswith(self._head) else self._head
+
     def position(self) -> Position:
         """Where it was read to."""
         if self._position is not None:
             return self._position
         held = self._lines.held
         tail = self._tail[: len(self._tail) - held][-TAIL:] if self.log.parser is not None else b""
-        if self.read_to and len(self._head) < HEAD and self._handle is not None and not self._compressed:
-            head = os.pread(self._handle.fileno(), HEAD, 0)
-            self._head = head if head.startswith(self._head) else self._head
+        if self.read_to:
+            self.learn_head()
         return Position(
             path=str(self.path),
             real=str(self._real.resolve()),
