@@ -98,13 +98,18 @@ def write(path: Path, *numbers: int) -> None:
         file.writelines(map(line, numbers))
 
 
-def rename(log: Path) -> None:
-    """As logrotate does without `create`: `.2` to `.3`, `.1` to `.2`, the log to `.1`."""
-    for number in range(9, 0, -1):
+def make_room(log: Path) -> None:
+    """`.2` becomes `.3`, `.1` becomes `.2`."""
+    for number in range(len(list(log.parent.iterdir())), 0, -1):
         for ending in ("", ".gz"):
             old = log.with_name(f"{log.name}.{number}{ending}")
             if old.exists():
                 old.rename(log.with_name(f"{log.name}.{number + 1}{ending}"))
+
+
+def rename(log: Path) -> None:
+    """As logrotate does without `create`."""
+    make_room(log)
     log.rename(log.with_name(f"{log.name}.1"))
 
 
@@ -116,11 +121,8 @@ def compress(path: Path) -> None:
 
 
 def copy_and_truncate(log: Path) -> None:
-    for number in range(9, 0, -1):
-        for ending in ("", ".gz"):
-            old = log.with_name(f"{log.name}.{number}{ending}")
-            if old.exists():
-                old.rename(log.with_name(f"{log.name}.{number + 1}{ending}"))
+    """As logrotate does with `copytruncate`."""
+    make_room(log)
     shutil.copy2(log, log.with_name(f"{log.name}.1"))
     os.truncate(log, 0)
 

@@ -72,18 +72,17 @@ class State:
     def _open(self) -> None:
         run = self._database.execute
         run("PRAGMA locking_mode = EXCLUSIVE")
+        (version,) = run("PRAGMA user_version").fetchone()
+        if version not in (0, VERSION):
+            raise ValueError(f"it is of version {version}, and this is {VERSION}")
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
         run("PRAGMA journal_size_limit = 16777216")
         run("BEGIN IMMEDIATE")
-        (version,) = run("PRAGMA user_version").fetchone()
         if version == 0:
             for statement in TABLES.split(";"):
                 run(statement)
             run(f"PRAGMA user_version = {VERSION}")
-        elif version != VERSION:
-            run("ROLLBACK")
-            raise ValueError(f"it is of version {version}, and this is {VERSION}")
         run("COMMIT")
         for name, labels, value in run("SELECT name, labels, value FROM numbers"):
             self._numbers.setdefault(name, {})[tuple(json.loads(labels))] = value  # type: ignore[index]

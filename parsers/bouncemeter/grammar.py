@@ -93,7 +93,7 @@ _rfc5424_header = (
     + _program("program")
     + pp.Regex(r" [^\s]+ [^\s]+ ")
     + _structured_data
-    + pp.Regex(r" ?\ufeff?")
+    + pp.Regex(r" *\ufeff?")  # rsyslog leaves the space that RFC 3164 has before the text
 )
 _bare_header = _program("program") + pp.Regex(r"\[[0-9]+\]: ")
 

@@ -213,6 +213,8 @@ class PostfixParser:
 
 @lru_cache(maxsize=256)
 def _is_postfix(program: str) -> bool:
+    if program == "postfix":  # as rsyslog sends it in RFC 5424: a program's name ends at the slash
+        return True
     instance, slash, agent = program.rpartition("/")
     return bool(instance and slash and agent in AGENTS)
 

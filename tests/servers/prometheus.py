@@ -14,8 +14,8 @@ from .net import free_port, is_ready, wait_until
 
 CONFIG = """\
 global:
-  scrape_interval: 1s
-  scrape_timeout: 1s
+  scrape_interval: {interval}
+  scrape_timeout: {interval}
 scrape_configs:
   - job_name: bouncemeter
     static_configs:
@@ -24,11 +24,11 @@ scrape_configs:
 
 
 class Prometheus:
-    """Scrapes the exporter on a port every second, for use in a `with`."""
+    """Scrapes the exporter on a port, for use in a `with`."""
 
-    def __init__(self, base: Path, target: int) -> None:
+    def __init__(self, base: Path, target: int, interval: str = "1s") -> None:
         self.base, self.port = base, free_port()
-        (base / "prometheus.yml").write_text(CONFIG.format(target=target))
+        (base / "prometheus.yml").write_text(CONFIG.format(target=target, interval=interval))
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Prometheus:
@@ -66,6 +66,20 @@ class Prometheus:
         """The value of a query that gives one series; None if it gives none."""
         result = self.ask("query", query=query)["result"]
         return float(result[0]["value"][1]) if result else None
+
+    def increases(self, selector: str, label: str) -> dict[str, float]:
+        """`increase()` of series over all that was scraped of them, summed by a label: from a sample to a sample, so that
+        there is nothing to extrapolate."""
+        found: dict[str, float] = {}
+        for series in self.ask("query", query=f"{selector}[1h]")["result"]:
+            times = [moment for moment, _ in series["values"]]
+            span = round((times[-1] - times[0]) * 1000)
+            labels = ",".join(f"{name}={value!r}" for name, value in series["metric"].items() if name != "__name__")
+            query = f"increase({series['metric']['__name__']}{{{labels}}}[{span}ms])"
+            (result,) = self.ask("query", query=query, time=repr(times[-1]))["result"]
+            key = series["metric"][label]
+            found[key] = found.get(key, 0.0) + float(result["value"][1])
+        return found
 
     def wait_for_value(self, query: str, wanted: float, seconds: float = 30) -> None:
         """Wait until a query has a value."""
