@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,8 @@ BOUNCES = 'mail_bounces_by_class_total{class="5.1",kind="hard",mta="postfix"}'
 
 def message(number: int, reply: str = "no") -> str:
     return (
-        f"4A1B2C{number:04X}: to=<a@dest.example>, relay=mx.google.com[192.0.2.1]:25, delay=1, delays=0/0/0/1, dsn=5.1.1,"
-        f" status=bounced (host mx.google.com[192.0.2.1] said: 550 5.1.1 {reply})"
+        f"4A1B2C{number:04X}: to=<a@dest.example>, relay=mx.google.com[192.0.2.1]:25, delay=1, delays=0/0/0/1,"
+        f" dsn=5.1.1, status=bounced (host mx.google.com[192.0.2.1] said: 550 5.1.1 {reply})"
     )
 
 
@@ -139,9 +140,10 @@ def test_a_real_rsyslog_sends_by_every_way(server_dir: Path) -> None:
     need("rsyslog")
     udp, lines, counted, unix = free_port(), free_port(), free_port(), server_dir / "log.sock"
     sources = [f"udp:127.0.0.1:{udp}", f"tcp:127.0.0.1:{lines}", f"tcp:127.0.0.1:{counted}", f"unix:{unix}"]
-    tcp = 'action(type="omfwd" target="127.0.0.1" protocol="tcp"'
+    to = 'action(type="omfwd" target="127.0.0.1"'
+    tcp = f'{to} protocol="tcp"'
     actions = [
-        f'action(type="omfwd" target="127.0.0.1" protocol="udp" port="{udp}" template="RSYSLOG_TraditionalForwardFormat")',
+        f'{to} protocol="udp" port="{udp}" template="RSYSLOG_TraditionalForwardFormat")',
         f'{tcp} port="{lines}" template="RSYSLOG_SyslogProtocol23Format")',
         f'{tcp} port="{counted}" TCP_Framing="octet-counted" template="RSYSLOG_TraditionalForwardFormat")',
         f'module(load="omuxsock")\n$OMUxSockSocket {unix}\n*.* :omuxsock:',
@@ -205,7 +207,7 @@ def test_many_connections_make_room_for_the_next() -> None:
         list(source.poll())
     assert len(list(source.descriptors())) == MAX_CONNECTIONS + 1
     clients[-1].sendall(f"<22>Nov  4 03:00:00 mx1 postfix/smtp[1]: {message(1)}\n".encode())
-    wait_until(lambda: [] != [each for entries in source.poll() for each in entries], 5, "the last one is not heard")
+    wait_until(lambda: [each for entries in source.poll() for each in entries] != [], 5, "the last one is not heard")
     source.close()
     for client in clients:
         client.close()
@@ -222,7 +224,7 @@ def test_messages_are_the_same_however_the_stream_is_cut(messages: list[tuple[by
     stream = b"".join(b"%d %s" % (len(each), each) if counted else each + b"\n" for each, counted in messages)
     places = sorted({0, *(min(cut, len(stream)) for cut in cuts), len(stream)})
     frames = Frames()
-    found = [each for begin, end in zip(places, places[1:], strict=False) for each in frames.feed(stream[begin:end])]
+    found = [each for begin, end in pairwise(places) for each in frames.feed(stream[begin:end])]
     assert found == [each for each, _ in messages]
 
 

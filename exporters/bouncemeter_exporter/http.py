@@ -93,8 +93,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(
                     HTTPStatus.UNAUTHORIZED, b"Unauthorized\n", more={"WWW-Authenticate": 'Basic realm="bouncemeter"'}
                 )
+                return
+            try:
+                path = urlsplit(self.path).path
+            except ValueError:
+                self._answer(HTTPStatus.BAD_REQUEST, b"Bad request\n")
             else:
-                self._page(urlsplit(self.path).path)
+                self._page(path)
 
     do_HEAD = do_GET  # noqa: N815 - the base class names it so
 

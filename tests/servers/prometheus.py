@@ -24,11 +24,18 @@ scrape_configs:
 
 
 class Prometheus:
-    """Scrapes the exporter on a port, for use in a `with`."""
+    """Scrapes the exporter on a port, for use in a `with`.
 
-    def __init__(self, base: Path, target: int, interval: str = "1s") -> None:
+    Args:
+        base: Where it keeps its files.
+        target: The exporter's port.
+        interval: How often it scrapes.
+        more: Further lines of the scrape configuration.
+    """
+
+    def __init__(self, base: Path, target: int, interval: str = "1s", more: str = "") -> None:
         self.base, self.port = base, free_port()
-        (base / "prometheus.yml").write_text(CONFIG.format(target=target, interval=interval))
+        (base / "prometheus.yml").write_text(CONFIG.format(target=target, interval=interval) + more)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Prometheus:
@@ -68,8 +75,8 @@ class Prometheus:
         return float(result[0]["value"][1]) if result else None
 
     def increases(self, selector: str, label: str) -> dict[str, float]:
-        """`increase()` of series over all that was scraped of them, summed by a label: from a sample to a sample, so that
-        there is nothing to extrapolate."""
+        """`increase()` of series over all that was scraped of them, summed by a label: from a sample to a sample, so
+        that there is nothing to extrapolate."""
         found: dict[str, float] = {}
         for series in self.ask("query", query=f"{selector}[1h]")["result"]:
             times = [moment for moment, _ in series["values"]]
