@@ -30,9 +30,9 @@ from bouncemeter_exporter.sources.rotation import (
     begins_like,
     digest,
     filled_and_rotated,
-    find,
     read_head,
     resume,
+    succession,
     unrotated,
 )
 from bouncemeter_exporter.sources.source import Counted, Positions, counted
@@ -305,50 +305,70 @@ class FollowedFiles:
             self._in_trouble(file, error)
 
     def _succeed(self, former: _File) -> None:
-        """A name leads to other content now: read the rest of the former, what came between, then the new."""
-        self._open(_File(former.path, self._parser), self._leave(former))
-
-    def _leave(self, former: _File) -> int:
-        """Have a file that lost its name or its content read to its end where that is now, and then those that had the
-        name after it; the place in the order behind all of these."""
-        place = self._files.index(former)
+        """A name leads to other content now: read the rest of the former where that is, then those that had the name
+        after it, then the one that has it now."""
         former.trouble = ""
-        if former.refused:
-            self._forget(former)
-            return place
         if former.is_open and not former.cut:
             former.learn_head()  # also of what was written to it since it was seen empty
-        found, after = find(former.position())
-        if former.is_open and not former.cut:
+        found = succession(former.position())
+        place = self._send_off(former, found.former)
+        # The inode of a file that is missing may be another's by now.
+        known = {(each.device, each.inode) for each in self._files if not each.missing}
+        if str(former.path) != self.name:
+            known |= self._present  # of a directory or pattern: these are begun with as new ones
+        for each in found.after:
+            # Of a directory, files that were rotated before are followed too: what is newer is newer than the last one.
+            if (each.device, each.inode) in known or unrotated(former.path) != former.path or former.refused:
+                each.stream.close()
+                continue
+            file = _File(former.path, self._parser)
+            file.go_on_in(each)
+            file.rotated = True
+            self._files.insert(place, file)
+            place += 1
+        self._begin(former.path, found.current, place)
+
+    def _send_off(self, former: _File, found: Found | None) -> int:
+        """Read a file that lost its name to its end; the place behind it in the order of reading."""
+        place = self._files.index(former)
+        if former.refused or (former.is_open and not former.cut):
             if found is not None:
                 found.stream.close()
             former.rotated, former.missing = True, False
-            place += 1
         elif found is not None:
             former.go_on_in(found)
             former.rotated = True
-            place += 1
         else:
             if former.offset:
                 self._say(f"the former {former.path} is gone: what came after its byte {former.offset} was not read")
             self._forget(former)
-        # The inode of a file that is missing may be another's by now.
-        known = {(each.device, each.inode) for each in self._files if not each.missing} | self._present
-        # Of a directory, files that were rotated before are followed too: what is newer is newer than the last of them.
-        for path in after if unrotated(former.path) == former.path else ():
-            file = _File(former.path, self._parser, real=path)
-            if (file.device, file.inode) not in known:
-                file.rotated = True
-                self._open(file, place)
-                place += 1
-        return place
+            return place
+        return place + 1
+
+    def _begin(self, path: Path, current: Found | None, place: int) -> None:
+        """Begin with the file that has a name now, if it is not one that is followed."""
+        if current is None:
+            if path.exists():
+                self._open(_File(path, self._parser), place)
+            return
+        if any(
+            (each.device, each.inode) == (current.device, current.inode) for each in self._files if not each.missing
+        ):
+            current.stream.close()
+            return
+        file = _File(path, self._parser)
+        file.go_on_in(current)
+        self._files.insert(place, file)
 
     def _find_rotated(self) -> None:
         """Go on in the files that a former run was reading to their end."""
         for file in [each for each in self._files if each.rotated]:
-            found, _ = find(file.position())
-            if found is not None:
-                file.go_on_in(found)
+            found = succession(file.position())
+            for each in (found.current, *found.after):
+                if each is not None:
+                    each.stream.close()
+            if found.former is not None:
+                file.go_on_in(found.former)
             else:
                 self._forget(file)
 
@@ -356,10 +376,10 @@ class FollowedFiles:
         """A file has gone, and nothing has its name: its rest is read where that is, if it was not open. The name of a
         single file may come back; of a directory or pattern, a file is forgotten after a day."""
         if not file.is_open:
-            found, _ = find(file.position())
-            if found is not None:
-                found.stream.close()
-                self._leave(file)
+            found = succession(file.position())
+            found.close()
+            if found.former is not None:
+                self._succeed(file)
                 return
         if str(file.path) != self.name and file.missing_for > FORGET:
             self._forget(file)
@@ -580,7 +600,7 @@ class _File:
             return None
         stream, start = open_log(path), max(0, size - TAIL)
         stream.seek(start)
-        return Found(path, stream, read_head(path), stream.read(size - start), size)
+        return Found.of(path, stream, read_head(path), stream.read(size - start), size)
 
     def go_on_in(self, found: Found) -> None:
         """Go on where a file was found again."""

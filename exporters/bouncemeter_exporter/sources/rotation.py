@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -25,11 +27,14 @@ __all__ = [
     "begins_like",
     "digest",
     "filled_and_rotated",
-    "find",
     "read_head",
     "resume",
     "rotated",
 ]
+
+ATTEMPTS = 40
+PAUSE = 0.025
+"""How often, and after how many seconds, files are looked for again while their names change."""
 
 HEAD = 1024
 TAIL = 256
@@ -99,13 +104,14 @@ def digest(content: bytes) -> str:
 
 
 class Found(NamedTuple):
-    """A file that was known again, opened where it was read to.
+    """A file that was opened where it is to be read on.
 
     Attributes:
         path: Its name now.
-        stream: Opened at the position.
+        stream: Opened at the offset.
         head, tail: The bytes that it is known by.
         offset: Where the stream is.
+        device, inode: The file's own.
     """
 
     path: Path
@@ -113,6 +119,14 @@ class Found(NamedTuple):
     head: bytes
     tail: bytes
     offset: int
+    device: int
+    inode: int
+
+    @staticmethod
+    def of(path: Path, stream: BinaryIO, head: bytes, tail: bytes, offset: int) -> Found:
+        """With the file's own numbers."""
+        stat = path.stat()
+        return Found(path, stream, head, tail, offset, stat.st_dev, stat.st_ino)
 
 
 def read_head(path: Path) -> bytes:
@@ -147,35 +161,94 @@ def resume(position: Position, path: Path) -> Found | None:
     stream.seek(position.offset - position.tail_size)
     tail = stream.read(position.tail_size)
     if digest(tail) == position.tail:
-        return Found(path, stream, read_head(path), tail, position.offset)
+        return Found.of(path, stream, read_head(path), tail, position.offset)
     stream.close()
     return None
 
 
-def find(position: Position) -> tuple[Found | None, list[Path]]:
-    """Where a file went that a rotation took away, and the files that took its name after it, oldest first.
+class Succession(NamedTuple):
+    """What has to be read of a file that lost its name, and of those that had the name since.
 
-    If it is gone, those are the files that changed since it was seen last.
+    Attributes:
+        former: The file itself, where it is now.
+        after: Those that had its name after it and lost it again, oldest first, at their beginning. If the file itself
+            is gone, those that changed since it was seen last.
+        current: The one that has its name now, at its beginning.
     """
-    real = Path(position.real)
-    name = Path(position.path)
-    names = dict.fromkeys((name, unrotated(name), real, unrotated(real)))
+
+    former: Found | None
+    after: list[Found]
+    current: Found | None
+
+    def close(self) -> None:
+        """Let go of all of them."""
+        for each in (self.former, self.current, *self.after):
+            if each is not None:
+                each.stream.close()
+
+
+def succession(position: Position) -> Succession:
+    """Find a file that a rotation took away, and its successors. All are opened while no name changes, for a
+    rotation may be going on."""
+    folders = {Path(position.path).parent, Path(position.real).parent}
+    for _ in range(ATTEMPTS):
+        before = _names(folders)
+        found = _succession(position)
+        if _names(folders) == before:
+            return found
+        found.close()
+        time.sleep(PAUSE)
+    return _succession(position)
+
+
+def _names(folders: set[Path]) -> set[tuple[str, int]]:
+    with suppress(OSError):
+        return {(each.path, each.inode()) for folder in folders for each in os.scandir(folder)}
+    return set()
+
+
+def _succession(position: Position) -> Succession:
+    path, real = Path(position.path), Path(position.real)
+    names = dict.fromkeys((path, unrotated(path), real, unrotated(real)))
     candidates = list(dict.fromkeys([*(each for name in names for each in rotated(name)), real]))
+    former, after = None, []
     # An empty file is not known again, for its inode may be another's by now: what was filled since may have been it.
-    for number, path in enumerate(candidates if not position.empty else ()):
-        try:
-            found = resume(position, path)
-        except broken():
-            continue
-        if found is not None:
-            return found, [each for each in candidates[number + 1 :] if each != real]
-    return None, [each for each in candidates if each != real and _changed(each) > position.changed]
+    for number, each in enumerate(candidates if not position.empty else ()):
+        with suppress(*broken()):
+            former = resume(position, each)
+        if former is not None:
+            after = candidates[number + 1 :]
+            break
+    else:
+        after = [each for each in candidates if _changed(each) > position.changed]
+    current = _at_beginning(path)
+    taken = {(each.device, each.inode) for each in (former, current) if each is not None}
+    found = [_at_beginning(each) for each in after if each != real]
+    others = []
+    for opened in found:
+        if opened is not None and (opened.device, opened.inode) not in taken:
+            others.append(opened)
+        elif opened is not None:
+            opened.stream.close()
+    return Succession(former, others, current)
+
+
+def _at_beginning(path: Path) -> Found | None:
+    """A file opened at its beginning, if it can be."""
+    with suppress(*broken()):
+        head = read_head(path)
+        return Found.of(path, open_log(path), head, b"", 0)
+    return None
 
 
 def filled_and_rotated(position: Position, path: Path) -> bool:
     """Whether a file that was empty may have been filled and rotated since, so that another is at a path now. Its inode
     does not tell: it stays when the content is copied, and is used again when the file goes."""
-    return position.empty and any(each != path for each in find(position)[1])
+    if not position.empty:
+        return False
+    found = succession(position)
+    found.close()
+    return any(each.path != path for each in found.after)
 
 
 def _changed(path: Path) -> int:
