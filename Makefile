@@ -2,19 +2,21 @@
 # make test   install everything and run all tests; as root on Debian or Ubuntu with the real servers
 # make lint   style and types          make format   put the style right
 # make bench  compare the cost of reading LINES=1000000 lines with other tools
+# make fuzz   look for input that breaks a parser or source, SECONDS=600 for each
 # make golden write the golden files of tests/logs anew     make docs   write docs/commands.md anew
 
 PYTHON ?= python3
 LISTEN ?= 127.0.0.1:19525
 LOG ?=
 LINES ?= 1000000
+SECONDS ?= 600
 SAMPLES = tests/logs/postfix tests/logs/exim tests/logs/exchange
 BIN = .venv/bin
 
-.PHONY: run test lint format bench golden docs clean
+.PHONY: run test lint format bench fuzz golden docs clean
 
 run: .venv/run.stamp
-	@exec $(BIN)/bouncemeter serve --from-start --web.listen-address $(LISTEN) $(or $(LOG),$(SAMPLES))
+	@exec $(BIN)/bouncemeter serve --no-state --from-start --web.listen-address $(LISTEN) $(or $(LOG),$(SAMPLES))
 
 test: .venv/dev.stamp
 	sh tests/servers/install
@@ -35,6 +37,9 @@ format: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(BIN)/python -m tests.bench.compare $(LINES)
 
+fuzz: .venv/dev.stamp
+	FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q -rP tests/test_fuzz.py
+
 golden: .venv/dev.stamp
 	WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py
 
@@ -42,7 +47,7 @@ docs: .venv/dev.stamp
 	WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/test_docs.py -k reference
 
 clean:
-	rm -rf .venv build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -215,6 +215,14 @@ def test_no_line_takes_long(line: str) -> None:
     assert time.process_time() - start < 5
 
 
+def test_a_header_that_lacks_columns_costs_no_line() -> None:
+    read = EXCHANGE.reader()
+    read("#Fields: event-id,internal-message-id,recipient-address,recipient-status,a,b,c,d,e")
+    (event,) = read("FAIL,601,a@dest.test,550 5.1.1 no,,,,,")
+    assert isinstance(event, Event)
+    assert (event.time, event.recipient, str(event.code)) == (None, "a@dest.test", "5.1.1")
+
+
 def test_the_pattern_of_quoted_local_parts_is_possessive() -> None:
     """Pieces built from it cannot backtrack into a quoted string."""
     assert quoted_local_part.endswith('*+"')

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bouncemeter.event import Entry, Event
-from bouncemeter.plugin import Clock, LineReader, Parser, Remembering, UnparsedLineError, detect
+from bouncemeter.plugin import Clock, LineReader, Parser, Remembering, detect
 
 from bouncemeter_exporter.sources.text import SourceError, open_log, read_lines
 
@@ -78,7 +78,7 @@ class LogReader:
         for line in lines:
             try:
                 told = read(line)
-            except UnparsedLineError:
+            except Exception:  # UnparsedLineError, or a fault of a plugin: neither may cost other lines
                 unparsed += 1
                 continue
             entries += told

@@ -204,7 +204,7 @@ class _Reader:
         code, reply_code = code_of(smtp_reply.values(text) or {}, outcome)
         if outcome is Outcome.BOUNCED and (str(code) in EXPIRY_CODES or _says_expired(text, str(code))):
             outcome = Outcome.EXPIRED
-        moment = self._stamps.seconds(found["date-time"])
+        moment = self._stamps.seconds(found.get("date-time"))
         return Event(
             mta=PARSER.name,
             outcome=outcome,
@@ -235,7 +235,7 @@ class _Reader:
                 what=what,
                 mta=PARSER.name,
                 queue_id=message,
-                time=self._stamps.seconds(found["date-time"]),
+                time=self._stamps.seconds(found.get("date-time")),
                 host=self._host,
                 sender=_sender(found),
                 peer=found.get("client-ip") or None,
@@ -334,7 +334,7 @@ class _Reader:
             mta=PARSER.name,
             outcome=outcome,
             code=code,
-            time=self._stamps.seconds(found["date-time"]),
+            time=self._stamps.seconds(found.get("date-time")),
             reply_code=reply_code,
             queue_id=session.record or (None if self._receiving else found["session-id"]),
             recipient=recipient,

@@ -22,7 +22,7 @@ from bouncemeter_exporter.sources.source import Counted, Positions
 from bouncemeter_exporter.sources.stream import TURN, Stream
 from bouncemeter_exporter.sources.text import BLOCK, MAX_LINE, SourceError, one_line
 
-__all__ = ["PREFIX", "Journal"]
+__all__ = ["PREFIX", "Journal", "lines_of"]
 
 PREFIX = "journal:"
 """What a source's name begins with."""
@@ -120,7 +120,10 @@ class Journal(Stream):
             told, _, self._rest = (self._rest + block).rpartition(b"\n")
             if len(self._rest) > MAX_ENTRY:
                 self._rest = self._rest[:1]  # no JSON any more
-            entries = self._log.take(list(self._lines(told)))
+            read = list(lines_of(told))
+            if read:
+                self._cursor = read[-1][0]
+            entries = self._log.take([line for _, line in read])
             if not self._log.pending:
                 self._told = self._cursor
             self.up = True
@@ -143,15 +146,6 @@ class Journal(Stream):
             self.up, self._complaint, self._start_at = False, b"", time.monotonic() + PAUSE
         return block
 
-    def _lines(self, told: bytes) -> Iterator[str]:
-        for each in told.split(b"\n"):
-            try:
-                entry = json.loads(each)
-                self._cursor = str(entry["__CURSOR"])
-                yield _line(entry)
-            except (ValueError, KeyError, TypeError, OverflowError, OSError):
-                continue  # passed over before, or no entry
-
     def close(self) -> None:
         """End journalctl."""
         process, self._process = self._process, None
@@ -169,6 +163,16 @@ def _selection(name: str) -> list[str]:
     if which.startswith("/"):
         return [f"--directory={which}" if Path(which).is_dir() else f"--file={which}"]
     return [f"--unit={unit}" for unit in which.split(",") if unit]
+
+
+def lines_of(told: bytes) -> Iterator[tuple[str, str]]:
+    """Cursor and line of each entry that journalctl told."""
+    for each in told.split(b"\n"):
+        try:
+            entry = json.loads(each)
+            yield str(entry["__CURSOR"]), _line(entry)
+        except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
+            continue  # passed over before, or no entry
 
 
 def _line(entry: dict[str, Any]) -> str:

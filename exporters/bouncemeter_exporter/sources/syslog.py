@@ -18,7 +18,7 @@ from bouncemeter_exporter.sources.source import Counted
 from bouncemeter_exporter.sources.stream import TURN, Stream
 from bouncemeter_exporter.sources.text import MAX_LINE, SourceError, one_line
 
-__all__ = ["SCHEMES", "Datagrams", "Frames", "StreamSocket", "syslog_source"]
+__all__ = ["SCHEMES", "Datagrams", "Frames", "StreamSocket", "line_of", "syslog_source"]
 
 SCHEMES = ("udp:", "tcp:", "unix:", "unix-stream:")
 """What a source's name begins with: `udp:HOST:PORT`, `tcp:HOST:PORT`, `unix:/PATH` (like /dev/log),
@@ -89,7 +89,7 @@ _PRIORITY = re.compile(r"<[0-9]{1,3}>(?![1-9][0-9]? )")
 """The priority of RFC 3164's form; that of RFC 5424 is part of a header that the parsers know."""
 
 
-def _line(message: bytes) -> str:
+def line_of(message: bytes) -> str:
     """A message as one line of a log, whatever it holds."""
     text = message[:MAX_LINE].rstrip(b"\r\n\0").decode("utf-8", "backslashreplace")
     return one_line(_PRIORITY.sub("", text, count=1) if text.startswith("<") else text)
@@ -121,7 +121,7 @@ class Datagrams(Stream):
                     messages.append(message)
             if not messages:
                 break
-            yield self._log.take([_line(each) for each in messages if each.strip()])
+            yield self._log.take([line_of(each) for each in messages if each.strip()])
         self.dropped = max(self.dropped, self._lost())
 
     def _lost(self) -> int:
@@ -160,7 +160,7 @@ class StreamSocket(Stream):
                 left -= len(block)
                 self.offset += len(block)
                 messages = self._connections[connection].feed(block)
-                yield self._log.take([_line(each) for each in messages if each.strip()])
+                yield self._log.take([line_of(each) for each in messages if each.strip()])
             if left <= 0:
                 return
 

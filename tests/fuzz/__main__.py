@@ -1,0 +1,122 @@
+"""A coverage-guided fuzzer for every parser and source: `python -m tests.fuzz TARGET [libFuzzer's flags]`.
+
+A target takes bytes and raises if what must hold does not: a line is read or said to be unreadable; a stream gives the
+same lines however it is cut; nothing grows beyond its bound; what is written down is read again as it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports():
+    import bouncemeter.exchange
+    import bouncemeter.exim
+    import bouncemeter.postfix
+    from bouncemeter.event import Event
+    from bouncemeter.plugin import Parser, Remembering, UnparsedLineError
+    from bouncemeter_exporter.counters import Counters
+    from bouncemeter_exporter.explain import NothingToExplainError, understand
+    from bouncemeter_exporter.ledger import Ledger
+    from bouncemeter_exporter.message import pack, unpack
+    from bouncemeter_exporter.records import record
+    from bouncemeter_exporter.sources import journal, rotation, syslog, text
+    from bouncemeter_exporter.terminal import printable
+
+CLOCK = 1_795_000_000.0
+LOGS = Path(__file__).parent.parent / "logs"
+
+
+def parse(parser: Parser) -> Callable[[bytes], None]:
+    """Lines of a log, through parser, ledger and counters."""
+
+    def target(data: bytes) -> None:
+        lines = text.Lines()
+        read, ledger, counters = parser.reader(lambda: CLOCK), Ledger(recording=True), Counters()
+        for line in [*lines.feed(data), *lines.end()]:
+            parser.recognises(line)
+            try:
+                entries = read(line)
+            except UnparsedLineError:
+                continue
+            for entry in entries:
+                counters.take(entry, ledger.take(entry))
+                if isinstance(entry, Event):
+                    record(entry)
+                    assert not any(each < " " for each in printable(entry.text or ""))
+        if isinstance(read, Remembering):
+            other = parser.reader(lambda: CLOCK)
+            assert isinstance(other, Remembering)
+            other.recall(read.memory())
+            assert other.memory() == read.memory()
+        again = Ledger()
+        again.restore(ledger.servers().items(), [(name, kept) for name, kept in ledger.changes() if kept is not None])
+        assert again.waiting == ledger.waiting
+        for _, kept in ledger.changes():
+            assert kept is None or pack(unpack(kept)) == kept
+
+    return target
+
+
+def cut(data: bytes) -> None:
+    """A stream of bytes into lines, whole and in pieces."""
+    whole, pieces = text.Lines(), text.Lines()
+    size = 1 + (data[0] if data else 0)
+    found = [*whole.feed(data), *whole.end()]
+    parts = [each for place in range(0, len(data), size) for each in pieces.feed(data[place : place + size])]
+    assert found == [*parts, *pieces.end()]
+
+
+def frames(data: bytes) -> None:
+    """A syslog connection."""
+    whole, pieces = syslog.Frames(), syslog.Frames()
+    size = 1 + (data[0] if data else 0)
+    found = whole.feed(data)
+    assert found == [each for place in range(0, len(data), size) for each in pieces.feed(data[place : place + size])]
+    assert all("\n" not in syslog.line_of(each) for each in found)
+
+
+def entry(data: bytes) -> None:
+    """What journalctl writes."""
+    for line in journal.lines_of(data):
+        assert "\n" not in line[1]
+
+
+def position(data: bytes) -> None:
+    """What the state tells of a file."""
+    try:
+        found = rotation.Position.parse(data.decode("utf-8", "replace"))
+    except ValueError:
+        return
+    assert rotation.Position.parse(str(found)) == found
+
+
+def explained(data: bytes) -> None:
+    """What `explain` is asked."""
+    try:
+        understand(data.decode("utf-8", "backslashreplace")).as_json()
+    except NothingToExplainError:
+        return
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "postfix": parse(bouncemeter.postfix.PARSER),
+    "exim": parse(bouncemeter.exim.PARSER),
+    "exchange": parse(bouncemeter.exchange.PARSER),
+    "lines": cut,
+    "syslog": frames,
+    "journal": entry,
+    "position": position,
+    "explain": explained,
+}
+
+if __name__ == "__main__":
+    name = sys.argv.pop(1)
+    corpus = Path(".fuzz") / name  # what was found goes on from there the next time
+    corpus.mkdir(parents=True, exist_ok=True)
+    seeds = [str(LOGS / name)] if (LOGS / name).is_dir() else []
+    atheris.Setup([sys.argv[0], f"-artifact_prefix={corpus}/", *sys.argv[1:], str(corpus), *seeds], TARGETS[name])
+    atheris.Fuzz()
