@@ -108,7 +108,7 @@ class Log:
             compress(second)
 
 
-@pytest.mark.parametrize(("mta", "crashes"), [("postfix", CRASHES), ("exchange", CRASHES // 5), ("exim", CRASHES // 5)])
+@pytest.mark.parametrize(("mta", "crashes"), [("postfix", CRASHES), ("exchange", CRASHES // 8), ("exim", CRASHES // 8)])
 def test_killed_at_any_moment(server_dir: Path, mta: str, crashes: int) -> None:
     need("prometheus")
     chance = random.Random(SEED)

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TARGETS = ["postfix", "exim", "exchange", "lines", "syslog", "journal", "position", "explain"]
-SECONDS = int(os.environ.get("FUZZ_SECONDS", "5"))
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "3"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the fuzzer runs on Linux")
