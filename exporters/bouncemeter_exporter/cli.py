@@ -5,9 +5,10 @@ Modules that take time to load are imported by the command that needs them.
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from enum import StrEnum
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from bouncemeter import __version__
+
+from bouncemeter_exporter.rules import GRAFANA, RUNBOOK
 
 if TYPE_CHECKING:
     from bouncemeter.event import Entry
@@ -411,6 +414,54 @@ def serve(
     except OSError as error:
         _fail(f"cannot listen on {settings.listen_address}: {error.strerror}")
     exporter.run()
+
+
+rules_app = typer.Typer(help="Recording rules and alerts for Prometheus.", no_args_is_help=True)
+app.add_typer(rules_app, name="rules")
+
+
+def _with_thresholds(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each threshold of the alerts."""
+    from bouncemeter_exporter.rules import thresholds
+
+    signature = inspect.signature(command, eval_str=True)
+    fixed = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    options = []
+    for name, threshold in thresholds().items():
+        option = typer.Option(f"--{name.replace('_', '-')}", metavar="NUMBER", help=threshold.text, min=0)
+        kind = inspect.Parameter.KEYWORD_ONLY
+        options.append(inspect.Parameter(name, kind, default=threshold.value, annotation=Annotated[float, option]))
+        command.__annotations__[name] = Annotated[float, option]
+    command.__signature__ = signature.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
+    return command
+
+
+@rules_app.command("export")
+@_with_thresholds
+def rules_export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if it is not there.")],
+    *,
+    grafana_url: Annotated[str, typer.Option(metavar="URL", help="Where Grafana is, for links.")] = GRAFANA,
+    runbook_url: Annotated[str, typer.Option(metavar="URL", help="The page that says what to do.")] = RUNBOOK,
+    **values: float,
+) -> None:
+    """Write recording rules and alerts as a file for Prometheus.
+
+    Examples:
+
+      bouncemeter rules export /etc/prometheus/rules
+
+      bouncemeter rules export --hard-bounce-ratio 0.03 --grafana-url https://grafana.example.org .
+    """
+    from bouncemeter_exporter.rules import FILE, as_yaml, rules
+
+    path = folder / FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(as_yaml(rules(values, grafana_url=grafana_url, runbook_url=runbook_url)), "utf-8")
+    except OSError as error:
+        _fail(f"cannot write {path}: {error.strerror}")
+    typer.echo(path)
 
 
 def main() -> None:

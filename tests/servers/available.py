@@ -19,6 +19,9 @@ _PRESENT = {
     "journal": lambda: shutil.which("journalctl") is not None and Path("/lib/systemd/systemd-journal-remote").exists(),
     "logrotate": lambda: shutil.which("logrotate", path=_PATHS) is not None and os.geteuid() == 0,
     "rsyslog": lambda: shutil.which("rsyslogd", path=_PATHS) is not None,
+    "alertmanager": lambda: (
+        shutil.which("prometheus-alertmanager") is not None or shutil.which("alertmanager") is not None
+    ),
     "prometheus": lambda: shutil.which("prometheus") is not None and shutil.which("promtool") is not None,
 }
 

@@ -52,6 +52,9 @@ LINGER = 60.0
 MAX_OPEN = 64
 """Files of a source that are held open; those without a change for longest are opened again when they grow."""
 
+SEARCH = 5.0
+"""Seconds for which a file that has gone is looked for at every turn, and then between two times."""
+
 FORGET = 86400.0
 """Seconds after which a file of a directory or pattern that has gone is forgotten: a file server may come back."""
 
@@ -173,7 +176,7 @@ class FollowedFiles:
 
     def positions(self) -> Positions:
         """Where each file was read to."""
-        return {f"{each.device}:{each.inode}:{each.rotated:d}": str(each.position()) for each in self._files}
+        return {str(number): str(each.position()) for number, each in enumerate(self._files)}
 
     def descriptors(self) -> Iterator[int]:
         """None: files do not tell that they grew."""
@@ -375,13 +378,14 @@ class FollowedFiles:
     def _look_for_missing(self, file: _File) -> None:
         """A file has gone, and nothing has its name: its rest is read where that is, if it was not open. The name of a
         single file may come back; of a directory or pattern, a file is forgotten after a day."""
-        if not file.is_open:
+        if not file.is_open and (file.missing_for < SEARCH or time.monotonic() >= file.search_at):
+            file.search_at = time.monotonic() + SEARCH
             found = succession(file.position())
             found.close()
             if found.former is not None:
                 self._succeed(file)
                 return
-        if str(file.path) != self.name and file.missing_for > FORGET:
+        if str(file.path) != self.name and (file.missing_for > FORGET or file.position().empty):
             self._forget(file)
 
     def _rest(self) -> None:
@@ -415,6 +419,7 @@ class _File:
         rotated: Its name is another's now: it is read to its end.
         missing: Its name leads nowhere, or to another file.
         cut: Its content was replaced by another.
+        search_at: When it is looked for again, if it is missing.
     """
 
     def __init__(
@@ -424,6 +429,7 @@ class _File:
         self.device = self.inode = self.size = self.changed = self.read_to = 0
         self.trouble, self.refused, self.rotated, self.cut = "", False, False, False
         self._missing_since: float | None = None
+        self.search_at = 0.0
         self._handle: BinaryIO | None = None
         self._head = self._tail = b""
         self._lines, self._begin, self._goal = Lines(), 0, 0

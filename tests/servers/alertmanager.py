@@ -1,0 +1,72 @@
+"""A private Alertmanager, and whoever it tells."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+from .net import free_port, is_ready, wait_until
+
+CONFIG = """\
+route:
+  receiver: test
+  group_wait: 1s
+  group_interval: 1s
+receivers:
+  - name: test
+    webhook_configs:
+      - url: http://127.0.0.1:{port}/
+"""
+
+
+class Alertmanager:
+    """Gives each alert to a webhook receiver, for use in a `with`.
+
+    Attributes:
+        received: The alerts that the receiver got.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self.base, self.port = base, free_port()
+        self.received: list[dict[str, Any]] = []
+        received = self.received
+
+        class Receiver(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                received.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["alerts"])
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._receiver = HTTPServer(("127.0.0.1", 0), Receiver)
+
+    def __enter__(self) -> Alertmanager:
+        threading.Thread(target=self._receiver.serve_forever, daemon=True).start()
+        config = self.base / "alertmanager.yml"
+        config.write_text(CONFIG.format(port=self._receiver.server_port))
+        program = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager") or "alertmanager"
+        self._process = subprocess.Popen(
+            [
+                program,
+                f"--config.file={config}",
+                f"--storage.path={self.base}/alertmanager",
+                f"--web.listen-address=127.0.0.1:{self.port}",
+                "--cluster.listen-address=",
+                "--log.level=error",
+            ]
+        )
+        wait_until(lambda: is_ready(self.port), 30, "Alertmanager does not become ready")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=30)
+        self._receiver.shutdown()
+        self._receiver.server_close()
