@@ -29,8 +29,9 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def bouncemeter() -> Run:
-    """Runs the command as a user would, in a process of its own."""
+def bouncemeter(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs the command as a user would, in a process of its own, with a folder of its own for the state."""
+    state = tmp_path_factory.mktemp("state")
 
     def run(*words: str | Path, stdin: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -39,7 +40,7 @@ def bouncemeter() -> Run:
             capture_output=True,
             check=False,
             timeout=300,
-            env={**os.environ, "TZ": "UTC", "NO_COLOR": "1"},
+            env={**os.environ, "TZ": "UTC", "NO_COLOR": "1", "STATE_DIRECTORY": str(state)},
         )
         out, err = done.stdout.decode(), done.stderr.decode()
         assert "Traceback" not in err, err
