@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import os
 import random
 import shutil
@@ -98,6 +99,16 @@ def write(path: Path, *numbers: int) -> None:
         file.writelines(map(line, numbers))
 
 
+def compress_by(module: str, ending: str) -> Callable[[Path], None]:
+    def run(path: Path) -> None:
+        packed = path.with_name(path.name + ending)
+        packed.write_bytes(importlib.import_module(module).compress(path.read_bytes()))
+        shutil.copystat(path, packed)
+        path.unlink()
+
+    return run
+
+
 def make_room(log: Path) -> None:
     """`.2` becomes `.3`, `.1` becomes `.2`."""
     for number in range(len(list(log.parent.iterdir())), 0, -1):
@@ -179,16 +190,21 @@ class TestRotation:
         both(follower, lambda: (write(log, 2), copy_and_truncate(log), write(log, 3, 4, 5, 6)), running=running)
         assert follower.poll() == [1, 2, 3, 4, 5, 6]
 
-    def test_compression_at_once(self, log: Path, running: bool) -> None:
-        write(log, 1, 2)
+    @pytest.mark.parametrize(
+        ("module", "ending"), [("gzip", ".gz"), ("bz2", ".bz2"), ("lzma", ".xz"), ("zstandard", ".zst")]
+    )
+    @pytest.mark.parametrize("size", [2, 3000])
+    def test_compression_at_once(self, log: Path, running: bool, module: str, ending: str, size: int) -> None:
+        compress = compress_by(module, ending)
+        write(log, *range(size))
         follower = Follower(log)
         follower.poll()
         both(
             follower,
-            lambda: (write(log, 3), rename(log), compress(log.with_name("mail.log.1")), write(log, 4)),
+            lambda: (write(log, size), rename(log), compress(log.with_name("mail.log.1")), write(log, size + 1)),
             running=running,
         )
-        assert follower.poll() == [1, 2, 3, 4]
+        assert follower.poll() == list(range(size + 2))
 
     def test_several_rotations(self, log: Path, running: bool) -> None:
         write(log, 1)
