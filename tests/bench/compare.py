@@ -151,8 +151,9 @@ def commands(mta: str, log: Path, folder: Path) -> Iterator[tuple[str, Cost]]:
     yield "grep -c", run(["grep", "-c", "=", str(log)])
     yield "bouncemeter report", run([ours, "report", "--format", "json", str(log)])
     port = free_port()
-    serve = [ours, "serve", "--from-start", "--web.listen-address", f"127.0.0.1:{port}", str(log)]
-    yield "bouncemeter serve, catching up", run(serve, lambda _: is_ready(port))
+    state = ["--state", str(folder / f"{mta}.db")]
+    serve = [ours, "serve", *state, "--from-start", "--web.listen-address", f"127.0.0.1:{port}", str(log)]
+    yield "bouncemeter serve, catching up, with its state", run(serve, lambda _: is_ready(port))
     sample = folder / f"{mta}.sample.log"
     with log.open("rb") as lines:
         sample.write_bytes(b"".join(line for number, line in enumerate(lines) if number % SHARE == 0))
