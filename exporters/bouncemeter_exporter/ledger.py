@@ -223,6 +223,11 @@ class Ledger:
             else:
                 self._put(server, name, message)
 
+    def _note(self, name: MessageName) -> None:
+        """A message changes that is not the one of the entry."""
+        if self._changed is not None:
+            self._changed.add(name)
+
     def _packed(self, name: MessageName) -> bytes | None:
         """A message as it is kept, if it is still remembered."""
         mta, host, queue_id = name
@@ -244,8 +249,7 @@ class Ledger:
 
     def _drop_departed(self) -> None:
         name, _ = self._departed.popitem(last=False)
-        if self._changed is not None:
-            self._changed.add(name)
+        self._note(name)
 
     # --- finding, keeping and forgetting messages ---------------------------------------------------------------
 
@@ -331,8 +335,7 @@ class Ledger:
             self._count_waiting(server.mta, unpack(server.waiting.pop(queue_id)), -1)
         self._messages -= 1
         self.evicted += 1
-        if self._changed is not None:
-            self._changed.add((*key, queue_id))
+        self._note((*key, queue_id))
 
     # --- steps --------------------------------------------------------------------------------------------------
 
@@ -383,8 +386,7 @@ class Ledger:
         about = self._find(step, server, queue_id) or self._new(step)
         about.notification = True
         self._keep(step, server, queue_id, about)
-        if self._changed is not None:
-            self._changed.add((step.mta, step.host, queue_id))
+        self._note((step.mta, step.host, queue_id))
 
     def _peek(self, server: _Server, entry: Entry, queue_id: str) -> Message | None:
         """A message, left where it is."""
@@ -470,8 +472,7 @@ class Ledger:
         successor.origin, successor.soft_before = queue_id, successor.soft_before | _soft(message)
         if event.passed_to in server.waiting:
             server.waiting[event.passed_to] = pack(successor)
-        if self._changed is not None:
-            self._changed.add((event.mta, event.host, event.passed_to))
+        self._note((event.mta, event.host, event.passed_to))
         return True
 
 

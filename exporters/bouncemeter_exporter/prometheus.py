@@ -47,12 +47,15 @@ class Shown:
 
     Attributes:
         counters: The counts, with their examples.
+        delays: By mta and outcome, with their examples.
+        last_event: By mta, the time of the latest outcome.
         lines: By source, mta and result.
         offsets: Bytes read, by source.
         dropped: Messages that could not be taken, by source.
         waiting: Recipients that wait.
         oldest: By mta, since when the one waits that waits longest.
         entries, evicted: Messages that the ledger remembers, and that it forgot before they ended.
+        folded: What was counted under `other` because a metric had too many series.
     """
 
     counters: Mapping[str, Counted]

@@ -18,10 +18,13 @@ from bouncemeter_exporter.sources.rotation import (
     HEAD,
     TAIL,
     Found,
+    Identity,
     Position,
+    at_beginning,
     begins_like,
     digest,
     filled_and_rotated,
+    identity,
     read_head,
     resume,
 )
@@ -48,7 +51,7 @@ class FollowedFile:
         position: Where a former run was.
 
     Attributes:
-        device, inode: The file's own.
+        identity: The file's device and inode.
         read_to: Bytes read.
         size: Bytes that it has.
         changed: Its last change, in nanoseconds since 1970 UTC; while it is empty, when it was seen so last.
@@ -62,7 +65,8 @@ class FollowedFile:
 
     def __init__(self, path: Path, parser: Parser | None, *, position: Position | None = None) -> None:
         self.path = self._real = path
-        self.device = self.inode = self.size = self.changed = self.read_to = 0
+        self.identity: Identity = (0, 0)
+        self.size = self.changed = self.read_to = 0
         self.trouble, self.refused, self.rotated, self.cut = "", False, False, False
         self._missing_since: float | None = None
         self.search_at = 0.0
@@ -75,7 +79,7 @@ class FollowedFile:
                 self._look(self._real.stat())
             self.log = LogReader(str(path), parser)
             return
-        self.device, self.inode, self.rotated = position.device, position.inode, position.rotated
+        self.identity, self.rotated = (position.device, position.inode), position.rotated
         self.read_to = self.size = self._begin = position.offset
         self.changed, self._real = position.changed, Path(position.real)
         self._lines = Lines(overlong=position.overlong)
@@ -155,8 +159,8 @@ class FollowedFile:
         return Position(
             path=str(self.path),
             real=str(self._real.resolve()),
-            device=self.device,
-            inode=self.inode,
+            device=self.identity[0],
+            inode=self.identity[1],
             offset=self.offset,
             head_size=len(self._head),
             head=digest(self._head),
@@ -178,17 +182,14 @@ class FollowedFile:
         """
         if from_end:
             self.read_to = self._begin = self.size  # also if it cannot be read before later
-        handle = open_log(self._real)
-        self._look(self._real.stat())
-        self._head = read_head(self._real)
-        self._goal = sys.maxsize if self._compressed else self.size
+        found = at_beginning(self._real)
+        self.go_on_in(found)
         if from_end:
-            self._skip_to_end(handle)
-        self._handle = handle
+            self._skip_to_end(found.stream)
 
     def _skip_to_end(self, handle: BinaryIO) -> None:
         """Start at the end; the beginning is read for the format and the header, and not counted."""
-        size = self.size
+        size = self.read_to = self._begin = self.size
         self._head = handle.read(min(BEGINNING, size))
         self.log.take(Lines().feed(self._head))
         self.log.counts.update(dict.fromkeys(self.log.counts, 0))
@@ -211,7 +212,7 @@ class FollowedFile:
             position = self.position()
             unchanged = (stat.st_size, stat.st_mtime_ns) == (position.offset, position.changed)
             if hold or not unchanged or self.trouble:
-                found = resume(position, path) or self._cut_short(position, path, stat.st_size)
+                found = self._known_again(path)
                 if found is None or filled_and_rotated(position, path):
                     if found is not None:
                         found.stream.close()
@@ -227,17 +228,19 @@ class FollowedFile:
         Raises:
             SourceError, OSError, EOFError: That cannot be read.
         """
-        position = self.position()
-        if position.empty:
-            return False
-        found = resume(position, self.path) or self._cut_short(position, self.path, self.path.stat().st_size)
+        found = None if self.position().empty else self._known_again(self.path)
         if found is not None:
             self.go_on_in(found)
         return found is not None
 
-    @staticmethod
-    def _cut_short(position: Position, path: Path, size: int) -> Found | None:
-        """A file that lost its end, as in a crash of the machine, and not its beginning: it goes on at its end."""
+    def _known_again(self, path: Path) -> Found | None:
+        """This file at a path, opened where it was read to."""
+        return resume(self.position(), path) or self._cut_short(path, path.stat().st_size)
+
+    def _cut_short(self, path: Path, size: int) -> Found | None:
+        """The file at a path, of a size, if it is this one and lost its end, as in a crash of the machine, but not its
+        beginning: it goes on at its end."""
+        position = self.position()
         if size >= position.offset or not begins_like(position, path):
             return None
         stream, start = open_log(path), max(0, size - TAIL)
@@ -276,8 +279,7 @@ class FollowedFile:
         tail = self._tail[-TAIL:]
         if self.size >= self.read_to and os.pread(descriptor, len(tail), self.read_to - len(tail)) == tail:
             return False
-        position = self.position()
-        found = self._cut_short(position, self._real, self.size)
+        found = self._cut_short(self._real, self.size)
         self.cut = True
         if found is not None:
             self.go_on_in(found)
@@ -305,7 +307,7 @@ class FollowedFile:
             yield self.log.end()
 
     def _look(self, stat: os.stat_result) -> None:
-        self.device, self.inode = stat.st_dev, stat.st_ino
+        self.identity = identity(stat)
         self.size, self.changed = stat.st_size, stat.st_mtime_ns
         if not self.size and not self.rotated:
             self.changed = max(self.changed, time.clock_gettime_ns(FILE_CLOCK))

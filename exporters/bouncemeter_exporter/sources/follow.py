@@ -20,7 +20,7 @@ from bouncemeter.plugin import Parser
 
 from bouncemeter_exporter.reading import UnknownFormatError
 from bouncemeter_exporter.sources.file import FollowedFile
-from bouncemeter_exporter.sources.rotation import Found, Position, succession, unrotated
+from bouncemeter_exporter.sources.rotation import Found, Identity, Position, identity, succession, unrotated
 from bouncemeter_exporter.sources.source import Counted, Positions, counted
 from bouncemeter_exporter.sources.text import COMPRESSED, SourceError, broken, open_log
 
@@ -115,7 +115,7 @@ class FollowedFiles:
         self._next_look = 0.0
         known = sorted(map(Position.parse, positions.values()), key=lambda each: (not each.rotated, each.changed))
         self._files = [FollowedFile(Path(each.path), parser, position=each) for each in known]
-        self._present: set[tuple[int, int]] = set()
+        self._present: set[Identity] = set()
         if self._files:
             self._find_rotated()
             self._look()
@@ -234,7 +234,7 @@ class FollowedFiles:
             present = []
         else:
             self._trouble = ""
-        self._present = {(stat.st_dev, stat.st_ino) for _, stat in present}
+        self._present = {identity(stat) for _, stat in present}
         for path in self._unknown(present):
             former = next((each for each in self._files if each.path == path and each.missing), None)
             if former is None:
@@ -248,14 +248,14 @@ class FollowedFiles:
 
     def _unknown(self, present: list[tuple[Path, os.stat_result]]) -> list[Path]:
         """Give each known file the name that it has now; the names that are left lead to other files."""
-        names = {(stat.st_dev, stat.st_ino): (path, stat) for path, stat in present}
+        names = {identity(stat): (path, stat) for path, stat in present}
         claimed, hold = set(), len(self._files) <= MAX_OPEN
         for file in [each for each in self._files if not each.rotated]:
-            path, stat = names.get((file.device, file.inode), (None, None))
+            path, stat = names.get(file.identity, (None, None))
             ours = path is not None and stat is not None and self._try(file, partial(file.is_at, path, stat, hold=hold))
             file.missing = not ours
             if ours:
-                claimed.add((file.device, file.inode))
+                claimed.add(file.identity)
         return [path for key, (path, _) in names.items() if key not in claimed]
 
     def _can_read(self, path: Path) -> bool:
@@ -292,19 +292,15 @@ class FollowedFiles:
             former.learn_head()  # also of what was written to it since it was seen empty
         found = succession(former.position())
         place = self._send_off(former, found.former)
-        # The inode of a file that is missing may be another's by now.
-        known = {(each.device, each.inode) for each in self._files if not each.missing}
+        known = self._followed()
         if str(former.path) != self.name:
             known |= self._present  # of a directory or pattern: these are begun with as new ones
         for each in found.after:
             # Of a directory, files that were rotated before are followed too: what is newer is newer than the last one.
-            if (each.device, each.inode) in known or unrotated(former.path) != former.path or former.refused:
+            if each.identity in known or unrotated(former.path) != former.path or former.refused:
                 each.stream.close()
                 continue
-            file = FollowedFile(former.path, self._parser)
-            file.go_on_in(each)
-            file.rotated = True
-            self._files.insert(place, file)
+            self._follow(former.path, each, place).rotated = True
             place += 1
         self._begin(former.path, found.current, place)
 
@@ -331,14 +327,21 @@ class FollowedFiles:
             if path.exists():
                 self._open(FollowedFile(path, self._parser), place)
             return
-        if any(
-            (each.device, each.inode) == (current.device, current.inode) for each in self._files if not each.missing
-        ):
+        if current.identity in self._followed():
             current.stream.close()
-            return
+        else:
+            self._follow(path, current, place)
+
+    def _followed(self) -> set[Identity]:
+        """The files that are followed, but those that are missing: the inode of one may be another's by now."""
+        return {each.identity for each in self._files if not each.missing}
+
+    def _follow(self, path: Path, found: Found, place: int) -> FollowedFile:
+        """Follow a file that was found, from there on, at a place in the order of reading."""
         file = FollowedFile(path, self._parser)
-        file.go_on_in(current)
+        file.go_on_in(found)
         self._files.insert(place, file)
+        return file
 
     def _find_rotated(self) -> None:
         """Go on in the files that a former run was reading to their end."""

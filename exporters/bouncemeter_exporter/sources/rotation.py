@@ -23,13 +23,18 @@ __all__ = [
     "HEAD",
     "TAIL",
     "Found",
+    "Identity",
     "Position",
+    "at_beginning",
     "begins_like",
     "digest",
     "filled_and_rotated",
+    "identity",
     "read_head",
     "resume",
     "rotated",
+    "succession",
+    "unrotated",
 ]
 
 ATTEMPTS = 40
@@ -40,7 +45,8 @@ HEAD = 1024
 TAIL = 256
 """Bytes of a file's beginning, and before the place read to, by which it is known again."""
 
-_ROTATED = re.compile(r"(?:[.-][0-9][0-9TZ._-]*|\.old)?(?P<compressed>\.(?:gz|bz2|xz|zst))?")
+_NUMBER = r"[.-][0-9][0-9TZ._-]*"
+_ROTATED = re.compile(rf"(?:{_NUMBER}|\.old)?(?:\.(?:gz|bz2|xz|zst))?")
 """What rotation puts behind a file's name: `.1`, `.2.gz`, `-20261125`, `-20261125-1764032400.xz`."""
 
 
@@ -98,6 +104,15 @@ class Position:
             raise ValueError(f"not a position: {error}") from error
 
 
+Identity = tuple[int, int]
+"""A file's device and inode: which file it is, as long as it is there."""
+
+
+def identity(stat: os.stat_result) -> Identity:
+    """Which file it is that the file system tells of."""
+    return stat.st_dev, stat.st_ino
+
+
 def digest(content: bytes) -> str:
     """A short name of some bytes."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
@@ -111,7 +126,7 @@ class Found(NamedTuple):
         stream: Opened at the offset.
         head, tail: The bytes that it is known by.
         offset: Where the stream is.
-        device, inode: The file's own.
+        identity: The file's device and inode.
     """
 
     path: Path
@@ -119,14 +134,12 @@ class Found(NamedTuple):
     head: bytes
     tail: bytes
     offset: int
-    device: int
-    inode: int
+    identity: Identity
 
     @staticmethod
     def of(path: Path, stream: BinaryIO, head: bytes, tail: bytes, offset: int) -> Found:
         """With the file's own numbers."""
-        stat = path.stat()
-        return Found(path, stream, head, tail, offset, stat.st_dev, stat.st_ino)
+        return Found(path, stream, head, tail, offset, identity(path.stat()))
 
 
 def read_head(path: Path) -> bytes:
@@ -153,8 +166,7 @@ def resume(position: Position, path: Path) -> Found | None:
         SourceError: It cannot be opened.
         OSError, EOFError: It cannot be read, or its compression is broken.
     """
-    stat = path.stat()
-    same = (position.device, position.inode) == (stat.st_dev, stat.st_ino)
+    same = (position.device, position.inode) == identity(path.stat())
     if not (begins_like(position, path) if position.head_size else same):
         return None
     stream = open_log(path)
@@ -221,24 +233,33 @@ def _succession(position: Position) -> Succession:
             break
     else:
         after = [each for each in candidates if _changed(each) > position.changed]
-    current = _at_beginning(path)
-    taken = {(each.device, each.inode) for each in (former, current) if each is not None}
-    found = [_at_beginning(each) for each in after if each != real]
+    current = _readable(path)
+    taken = {each.identity for each in (former, current) if each is not None}
     others = []
-    for opened in found:
-        if opened is not None and (opened.device, opened.inode) not in taken:
+    for opened in [_readable(each) for each in after if each != real]:
+        if opened is not None and opened.identity not in taken:
             others.append(opened)
         elif opened is not None:
             opened.stream.close()
     return Succession(former, others, current)
 
 
-def _at_beginning(path: Path) -> Found | None:
+def _readable(path: Path) -> Found | None:
     """A file opened at its beginning, if it can be."""
     with suppress(*broken()):
-        head = read_head(path)
-        return Found.of(path, open_log(path), head, b"", 0)
+        return at_beginning(path)
     return None
+
+
+def at_beginning(path: Path) -> Found:
+    """A file opened at its beginning.
+
+    Raises:
+        SourceError: It cannot be opened.
+        OSError, EOFError: It cannot be read, or its compression is broken.
+    """
+    head = read_head(path)
+    return Found.of(path, open_log(path), head, b"", 0)
 
 
 def filled_and_rotated(position: Position, path: Path) -> bool:
@@ -273,7 +294,7 @@ def rotated(path: Path) -> list[Path]:
 
 def unrotated(path: Path) -> Path:
     """The name that a file had before rotation, if its name tells: the files of a directory are rotated too."""
-    return path.with_name(re.sub(r"(?<=.)[.-][0-9][0-9TZ._-]*$", "", path.name) or path.name)
+    return path.with_name(re.sub(rf"(?<=.){_NUMBER}$", "", path.name) or path.name)
 
 
 def _beside(path: Path) -> Iterator[Path]:
