@@ -330,6 +330,23 @@ def test_each_alert_fires_and_is_quiet(tmp_path: Path, name: str, act: Act, fire
     promtool(tmp_path, server, [(T - 1, name, name == "BouncemeterLagging" and fires), (T + 40, name, fires)])
 
 
+@pytest.mark.parametrize(
+    ("name", "act"),
+    [
+        (
+            "MailAuthenticationRefusals",
+            lambda server: server.refuse(T, "5.7", "yahoo", 6, "authentication", "5.7.26"),
+        ),
+        ("MailBlocklisted", lambda server: [LISTED(server, T) for _ in range(6)]),
+        ("MailHardBounceRatioHigh", lambda server: server.refuse(T, "5.3", "yahoo", 60)),
+    ],
+)
+def test_what_a_counter_was_born_with_counts(tmp_path: Path, name: str, act: Act) -> None:
+    server = Server(T + 60, 60, seed=3, steady=True)
+    act(server)
+    promtool(tmp_path, server, [(T - 1, name, False), (T + 25, name, True)])
+
+
 @pytest.mark.parametrize("begin", [DAY, 0], ids=["since today", "as ever"])
 def test_a_backlog_that_stays(tmp_path: Path, begin: int) -> None:
     server = Server(DAY + 400, 60)
