@@ -3,7 +3,7 @@
 # make lint   style and types          make format   put the style right
 # make bench  compare the cost of reading LINES=1000000 lines with other tools
 # make fuzz   look for input that breaks a parser or source, SECONDS=600 for each
-# make rules  write grafana/alerts anew
+# make grafana write dashboards, provisioning and alerts anew; make demo serve a day of mail to look at them with
 # make golden write the golden files of tests/logs anew     make docs   write docs/commands.md anew
 
 PYTHON ?= python3
@@ -14,7 +14,7 @@ SECONDS ?= 600
 SAMPLES = tests/logs/postfix tests/logs/exim tests/logs/exchange
 BIN = .venv/bin
 
-.PHONY: run test lint format bench fuzz golden docs rules clean
+.PHONY: run test lint format bench fuzz golden docs grafana demo clean
 
 run: .venv/run.stamp
 	@exec $(BIN)/bouncemeter serve --no-state --from-start --web.listen-address $(LISTEN) $(or $(LOG),$(SAMPLES))
@@ -47,8 +47,12 @@ golden: .venv/dev.stamp
 docs: .venv/dev.stamp
 	WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/test_docs.py -k reference
 
-rules: .venv/dev.stamp
+grafana: .venv/dev.stamp
+	$(BIN)/bouncemeter grafana export grafana
 	$(BIN)/bouncemeter rules export grafana/alerts
+
+demo: .venv/dev.stamp
+	$(BIN)/python -m tests.day
 
 clean:
 	rm -rf .venv build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz

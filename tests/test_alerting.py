@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from bouncemeter_exporter.counters import CLASSES
-from bouncemeter_exporter.rules import as_yaml, rules
+from bouncemeter_exporter.rules import as_prometheus, rules
 
 from .servers.alertmanager import Alertmanager
 from .servers.available import need
@@ -40,7 +40,7 @@ def test_a_flood_of_refusals_reaches_whoever_is_on_call(server_dir: Path) -> Non
     need("prometheus")
     need("alertmanager")
     # As exported, but evaluated more often, so that the test is short.
-    text = as_yaml(rules({})).replace("interval: 30s", "interval: 1s").replace("for: 1m", "for: 2s")
+    text = as_prometheus(rules({})).replace('interval: "30s"', 'interval: "1s"').replace('for: "1m"', 'for: "2s"')
     (server_dir / "bouncemeter.rules.yml").write_text(text)
     with FateServer() as server, Postfix(server_dir, server.port) as postfix, Alertmanager(server_dir) as alertmanager:
         postfix.send("sender@src.test", ["ok-0@dest.test"])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from bouncemeter_exporter.counters import CLASSES
-from bouncemeter_exporter.rules import as_yaml, grafana, rules, thresholds
+from bouncemeter_exporter.rules import as_prometheus, grafana, rules, thresholds
 
 from .servers.available import need
 
@@ -128,7 +128,7 @@ def by_class(name: str, kind: str) -> str:
 def promtool(folder: Path, server: Server, expected: Iterable[tuple[int, str, bool]], every: int = 1) -> None:
     """Ask promtool whether alerts fire at minutes, as expected, if rules are evaluated every so many minutes."""
     need("prometheus")
-    (folder / "rules.yml").write_text(as_yaml(rules({})))
+    (folder / "rules.yml").write_text(as_prometheus(rules({})))
     asked = [
         {
             "expr": f'count by (alertname) (ALERTS{{alertname=~"{name}",alertstate="firing"}}) > bool 0',
@@ -152,7 +152,7 @@ def never(server: Server, name: str = ".+", start: int = 0) -> list[tuple[int, s
 
 
 def test_the_committed_rules_are_those_that_are_written() -> None:
-    assert (grafana() / "alerts" / "bouncemeter.rules.yml").read_text() == as_yaml(rules({}))
+    assert (grafana() / "alerts" / "bouncemeter.rules.yml").read_text() == as_prometheus(rules({}))
 
 
 def test_promtool_accepts_the_rules() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from enum import StrEnum
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from bouncemeter import __version__
 
-from bouncemeter_exporter.rules import GRAFANA, RUNBOOK
+from bouncemeter_exporter.rules import DASHBOARDS, GRAFANA, PROMETHEUS, RUNBOOK
 
 if TYPE_CHECKING:
     from bouncemeter.event import Entry
@@ -418,6 +418,8 @@ def serve(
 
 rules_app = typer.Typer(help="Recording rules and alerts for Prometheus.", no_args_is_help=True)
 app.add_typer(rules_app, name="rules")
+grafana_app = typer.Typer(help="Dashboards for Grafana.", no_args_is_help=True)
+app.add_typer(grafana_app, name="grafana")
 
 
 def _with_thresholds(command: Callable[..., None]) -> Callable[..., None]:
@@ -436,13 +438,29 @@ def _with_thresholds(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files into a folder, and say which."""
+    for name, text in files.items():
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+        except OSError as error:
+            _fail(f"cannot write {path}: {error.strerror}")
+        typer.echo(path)
+
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if it is not there.")]
+Runbook = Annotated[str, typer.Option(metavar="URL", help="The page that says what to do.")]
+
+
 @rules_app.command("export")
 @_with_thresholds
 def rules_export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if it is not there.")],
+    folder: Folder,
     *,
     grafana_url: Annotated[str, typer.Option(metavar="URL", help="Where Grafana is, for links.")] = GRAFANA,
-    runbook_url: Annotated[str, typer.Option(metavar="URL", help="The page that says what to do.")] = RUNBOOK,
+    runbook_url: Runbook = RUNBOOK,
     **values: float,
 ) -> None:
     """Write recording rules and alerts as a file for Prometheus.
@@ -453,15 +471,38 @@ def rules_export(
 
       bouncemeter rules export --hard-bounce-ratio 0.03 --grafana-url https://grafana.example.org .
     """
-    from bouncemeter_exporter.rules import FILE, as_yaml, rules
+    from bouncemeter_exporter.rules import FILE, as_prometheus, rules
 
-    path = folder / FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(as_yaml(rules(values, grafana_url=grafana_url, runbook_url=runbook_url)), "utf-8")
-    except OSError as error:
-        _fail(f"cannot write {path}: {error.strerror}")
-    typer.echo(path)
+    _write(folder, {FILE: as_prometheus(rules(values, grafana_url=grafana_url, runbook_url=runbook_url))})
+
+
+@grafana_app.command("export")
+@_with_thresholds
+def grafana_export(
+    folder: Folder,
+    *,
+    prometheus_url: Annotated[str, typer.Option(metavar="URL", help="Where Grafana finds Prometheus.")] = PROMETHEUS,
+    scrape_interval: Annotated[str, typer.Option(metavar="TIME", help="How often Prometheus scrapes.")] = "15s",
+    dashboards_path: Annotated[
+        str, typer.Option(metavar="DIR", help="Where Grafana will find the dashboards.")
+    ] = DASHBOARDS,
+    runbook_url: Runbook = RUNBOOK,
+    **values: float,
+) -> None:
+    """Write dashboards, and the files by which Grafana provisions them, a data source and alerts.
+
+    Dashboards can also be imported by hand. The alerts are those of `rules export`, for Grafana's own alerting: use
+    the one or the other. The recording rules of `rules export` are needed for both.
+
+    Examples:
+
+      bouncemeter grafana export /etc/grafana
+
+      bouncemeter grafana export --prometheus-url http://prometheus:9090 --hard-bounce-ratio 0.03 .
+    """
+    from bouncemeter_exporter.bundle import Places, files
+
+    _write(folder, files(values, Places(prometheus_url, scrape_interval, dashboards_path, runbook_url)))
 
 
 def main() -> None:

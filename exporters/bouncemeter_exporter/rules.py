@@ -1,25 +1,47 @@
-"""Recording rules and alerts, from the table in `grafana/alerts/rules.toml`, as Prometheus reads them."""
+"""Recording rules and alerts, from the table in `grafana/alerts/rules.toml`, as Prometheus and Grafana read them."""
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["FILE", "GRAFANA", "RUNBOOK", "Rules", "Threshold", "as_yaml", "grafana", "rules", "thresholds"]
+from bouncemeter_exporter.yaml_text import yaml_text
+
+__all__ = [
+    "DASHBOARDS",
+    "DATASOURCE",
+    "FILE",
+    "FOLDER",
+    "GRAFANA",
+    "PROMETHEUS",
+    "RUNBOOK",
+    "Rules",
+    "Threshold",
+    "as_grafana",
+    "as_prometheus",
+    "grafana",
+    "panel_id",
+    "rules",
+    "thresholds",
+]
 
 FILE = "bouncemeter.rules.yml"
 """The file of rules."""
 
 RUNBOOK = "docs/runbook.md"
-GRAFANA = "http://localhost:3000"
-"""Where the runbook and Grafana are, unless the user says."""
+GRAFANA, PROMETHEUS = "http://localhost:3000", "http://localhost:9090"
+DASHBOARDS = "/var/lib/grafana/dashboards"
+"""Where the runbook, Grafana, Prometheus and the files of dashboards are, unless the user says."""
 
 INTERVAL = "30s"
+
+DATASOURCE, FOLDER = "bouncemeter-prometheus", "Mail"
+"""The uid of Grafana's data source, and the folder of dashboards and alerts."""
 
 Rules = list[dict[str, Any]]
 """Rules in the order in which they are evaluated."""
@@ -34,6 +56,11 @@ def grafana() -> Path:
 @cache
 def _table() -> dict[str, Any]:
     return tomllib.loads((grafana() / "alerts" / "rules.toml").read_text("utf-8"))
+
+
+def panel_id(title: str) -> int:
+    """The number by which a panel is known on its dashboard, the same as long as it is called so."""
+    return zlib.crc32(title.encode()) % 1_000_000
 
 
 class Threshold(NamedTuple):
@@ -85,27 +112,72 @@ def rules(values: Mapping[str, float], *, grafana_url: str = GRAFANA, runbook_ur
     return found
 
 
-def as_yaml(found: Rules) -> str:
+def as_prometheus(found: Rules) -> str:
     """The rules as a file for Prometheus, in two groups."""
-    lines = ["# Written by `bouncemeter rules export`; change thresholds there.", "groups:"]
-    for name, kind in (("bouncemeter", "record"), ("bouncemeter-alerts", "alert")):
-        lines += [f"  - name: {name}", f"    interval: {INTERVAL}", "    rules:"]
-        for rule in found:
-            if kind in rule:
-                lines += _rule(rule)
-    return "\n".join(lines) + "\n"
+    groups = [
+        {"name": name, "interval": INTERVAL, "rules": [rule for rule in found if kind in rule]}
+        for name, kind in (("bouncemeter", "record"), ("bouncemeter-alerts", "alert"))
+    ]
+    return yaml_text({"groups": groups}, "Written by `bouncemeter rules export`; change thresholds there.")
 
 
-def _rule(rule: Mapping[str, Any]) -> Iterator[str]:
-    """One rule: text as JSON has it, which YAML reads too; expressions as they are."""
-    begin = "      - "
-    for name, value in rule.items():
-        if name == "expr":
-            yield f"{begin}expr: |-"
-            yield from (f"          {line}" for line in value.splitlines())
-        elif isinstance(value, dict):
-            yield f"{begin}{name}:"
-            yield from (f"          {key}: {json.dumps(text, ensure_ascii=False)}" for key, text in value.items())
-        else:
-            yield f"{begin}{name}: {json.dumps(value) if name != 'for' else value}"
-        begin = "        "
+def as_grafana(found: Rules) -> str:
+    """The alerts as a file for Grafana's own alerting. The recording rules stay with Prometheus.
+
+    An expression gives what is wrong and nothing else, so whatever it gives (never less than 0) is above -1.
+    """
+    alerts = {
+        "apiVersion": 1,
+        "groups": [
+            {
+                "orgId": 1,
+                "name": "bouncemeter-alerts",
+                "folder": FOLDER,
+                "interval": INTERVAL,
+                "rules": [_managed(rule) for rule in found if "alert" in rule],
+            }
+        ],
+    }
+    return yaml_text(alerts, "Written by `bouncemeter grafana export`; change thresholds there.")
+
+
+def _managed(rule: Mapping[str, Any]) -> dict[str, Any]:
+    # Grafana takes $ for a variable of the environment unless it stands twice.
+    texts = {
+        name: text.replace("$value", "$values.A.Value").replace("$", "$$")
+        for name, text in rule["annotations"].items()
+        if name != "dashboard_url"
+    }
+    source = {"type": "prometheus", "uid": DATASOURCE}
+    threshold = {"type": "gt", "params": [-1]}
+    (alert,) = (each for each in _table()["alert"] if each["name"] == rule["alert"])
+    dashboard, _, _ = alert["dashboard"].partition("?")
+    return {
+        "uid": rule["alert"].lower(),
+        "title": rule["alert"],
+        "condition": "B",
+        "data": [
+            {
+                "refId": "A",
+                "datasourceUid": DATASOURCE,
+                "relativeTimeRange": {"from": 600, "to": 0},
+                "model": {"refId": "A", "datasource": source, "expr": rule["expr"].replace("$", "$$"), "instant": True},
+            },
+            {
+                "refId": "B",
+                "datasourceUid": "__expr__",
+                "model": {
+                    "refId": "B",
+                    "type": "threshold",
+                    "expression": "A",
+                    "conditions": [{"evaluator": threshold}],
+                },
+            },
+        ],
+        "for": rule["for"],
+        "noDataState": "OK",
+        "execErrState": "Error",
+        "isPaused": False,
+        "labels": rule["labels"],
+        "annotations": {**texts, "__dashboardUid__": dashboard, "__panelId__": str(panel_id(alert["panel"]))},
+    }

@@ -9,7 +9,7 @@ import heapq
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -60,31 +60,69 @@ def day(mta: str, lines: int, seed: int = 1) -> Iterator[str]:
         lines: How many.
         seed: Another one gives another day.
     """
+    stamp = {"postfix": "%b %e %H:%M:%S", "exim": "%Y-%m-%d %H:%M:%S"}[mta]
+    second, said = -1, ""
+    for moment, line in islice(traffic(mta, lambda _: 86400 / lines * 4, seed), lines):
+        if int(moment) != second:
+            second = int(moment)
+            said = (START + timedelta(seconds=second)).strftime(stamp)
+        yield f"{said} {line}"
+
+
+class Recipient(NamedTuple):
+    """A recipient, where its mail goes, what becomes of it, and when.
+
+    Attributes:
+        to: The address.
+        relay: Name and address of the other server.
+        end: `sent`, `bounced` or `expired`.
+        attempts: The time of each attempt, the last of them the end.
+        soft, hard: Code and reply of a deferral and of a refusal for good.
+    """
+
+    to: str
+    relay: str
+    end: str
+    attempts: list[float]
+    soft: tuple[str, str]
+    hard: tuple[str, str]
+
+
+Fate = Callable[[random.Random, float], Recipient]
+"""Who gets mail that comes now, and what becomes of it."""
+
+
+def traffic(
+    mta: str, pause: Callable[[float], float], seed: int, fate: Fate | None = None, begin: float = 0.0
+) -> Iterator[tuple[float, str]]:
+    """Lines of a log without end, each with its time in seconds, in order.
+
+    Args:
+        mta: `postfix` or `exim`.
+        pause: Seconds between two messages on average, at a time.
+        seed: Another one gives other traffic.
+        fate: What becomes of recipients.
+        begin: The time at which it begins.
+    """
     chance = random.Random(seed)
     scheduled: list[tuple[float, int, str]] = []
     message = {"postfix": postfix, "exim": exim}[mta]
-    stamp = {"postfix": "%b %e %H:%M:%S", "exim": "%Y-%m-%d %H:%M:%S"}[mta]
-    step, number, written, now = 86400 / lines * 4, 0, 0, 0.0
-    second, said = -1, ""
+    number, now = 0, begin
 
     def later(moment: float, line: str) -> None:
         nonlocal number
         number += 1
         heapq.heappush(scheduled, (moment, number, line))
 
-    while written < lines:
-        now += chance.expovariate(1 / step)
-        message(chance, now, later)
-        while scheduled and scheduled[0][0] <= now and written < lines:
+    while True:
+        now += chance.expovariate(1 / pause(now))
+        message(chance, now, later, fate or recipient)
+        while scheduled and scheduled[0][0] <= now:
             moment, _, line = heapq.heappop(scheduled)
-            if int(moment) != second:
-                second = int(moment)
-                said = (START + timedelta(seconds=second)).strftime(stamp)
-            yield f"{said} {line}"
-            written += 1
+            yield moment, line
 
 
-def fate(chance: random.Random) -> tuple[str, int]:
+def ending(chance: random.Random) -> tuple[str, int]:
     """What becomes of a recipient, and after how many deferrals."""
     drawn = chance.random()
     if drawn < 0.90:
@@ -94,26 +132,22 @@ def fate(chance: random.Random) -> tuple[str, int]:
     return ("sent", chance.randint(1, 4)) if drawn < 0.99 else ("expired", chance.randint(2, 6))
 
 
-class Recipient(NamedTuple):
-    """A recipient, where its mail goes, what becomes of it, and when: each attempt, the last of them the end."""
-
-    to: str
-    host: str
-    address: str
-    end: str
-    attempts: list[float]
-
-
 def recipient(chance: random.Random, now: float) -> Recipient:
     """A recipient of a message that arrives now."""
     host, address, domain, _ = chance.choices(RELAYS, [each[3] for each in RELAYS])[0]
     to = f"user{chance.randrange(100000)}@{domain}"
-    end, deferrals = fate(chance)
+    end, deferrals = ending(chance)
+    tries = attempts(chance, now, deferrals)
+    return Recipient(to, f"{host}[{address}]", end, tries, chance.choice(SOFT), chance.choice(HARD))
+
+
+def attempts(chance: random.Random, now: float, deferrals: int) -> list[float]:
+    """The times of a recipient's attempts, each pause twice as long as the one before."""
     first = now + chance.uniform(0.5, 20)
-    return Recipient(to, host, address, end, [first + 600 * (2**turn - 1) for turn in range(deferrals + 1)])
+    return [first + 600 * (2**turn - 1) for turn in range(deferrals + 1)]
 
 
-def postfix(chance: random.Random, now: float, later: Later) -> None:
+def postfix(chance: random.Random, now: float, later: Later, fate: Fate) -> None:
     """One message, from the client's connection to its removal."""
     queue_id = f"{chance.randrange(16**10, 16**11):X}"
     client = f"client{chance.randrange(500)}.example[192.0.2.{chance.randrange(250)}]"
@@ -141,36 +175,34 @@ def postfix(chance: random.Random, now: float, later: Later) -> None:
 
     last = now
     for _ in range(recipients):
-        to, host, address, end, attempts = recipient(chance, now)
-        relay = f"{host}[{address}]:25"
+        to, server, end, tries, soft, hard = fate(chance, now)
+        relay = f"{server}:25"
         if chance.random() < 0.5:
             later(
-                attempts[0] - 0.2,
+                tries[0] - 0.2,
                 f"{smtp} Trusted TLS connection established to {relay}: TLSv1.3 with cipher TLS_AES_256_GCM_SHA384",
             )
         status = ("dsn=2.0.0, status=sent", chance.choice(TAKEN).format(id=queue_id, to=to))
-        code, reply = chance.choice(HARD)
         if end == "bounced":
-            words = reply.format(to=to)
-            status = (f"dsn={code}, status=bounced", f"host {relay[:-3]} said: {words} (in reply to RCPT TO command)")
-        code, reply = chance.choice(SOFT)
-        words = reply.format(to=to)
-        said = f"host {relay[:-3]} said: {words}" if reply else f"connect to {relay}: Connection timed out"
-        for at, again in pairwise(attempts):
+            code, reply = hard[0], hard[1].format(to=to)
+            status = (f"dsn={code}, status=bounced", f"host {server} said: {reply} (in reply to RCPT TO command)")
+        code, reply = soft[0], soft[1].format(to=to)
+        said = f"host {server} said: {reply}" if reply else f"connect to {relay}: Connection timed out"
+        for at, again in pairwise(tries):
             attempt(at, to, relay, (f"dsn={code}, status=deferred", said))
             later(again - 1, f"{qmgr} {queue_id}: from=<{sender}>, size=12345, nrcpt=1 (queue active)")
         if end == "expired":
-            later(attempts[-1], f"{qmgr} {queue_id}: from=<{sender}>, status=expired, returned to sender")
+            later(tries[-1], f"{qmgr} {queue_id}: from=<{sender}>, status=expired, returned to sender")
         else:
-            attempt(attempts[-1], to, relay, status)
-        last = max(last, attempts[-1])
+            attempt(tries[-1], to, relay, status)
+        last = max(last, tries[-1])
     later(last + 0.1, f"{qmgr} {queue_id}: removed")
 
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
-def exim(chance: random.Random, now: float, later: Later) -> None:
+def exim(chance: random.Random, now: float, later: Later, fate: Fate) -> None:
     """One message, from its arrival to `Completed`."""
     queue_id = "-".join("".join(chance.choices(DIGITS, k=size)) for size in (6, 6, 2))
     client = f"client{chance.randrange(500)}.example [192.0.2.{chance.randrange(250)}]"
@@ -184,20 +216,19 @@ def exim(chance: random.Random, now: float, later: Later) -> None:
     later(now, f"{queue_id} <= {sender} H={client} P=esmtps S=12345 id={queue_id}@sender.example")
     last = now
     for _ in range(1 if chance.random() < 0.75 else chance.randint(2, 5)):
-        to, host, address, end, attempts = recipient(chance, now)
-        relay, tls = f"H={host} [{address}]", "X=TLS1.3:ECDHE_X25519__ECDSA_SECP256R1_SHA256__AES_256_GCM:256 CV=yes"
-        _, reply = chance.choice(SOFT)
+        to, server, end, tries, (_, soft), (_, hard) = fate(chance, now)
+        relay = f"H={server.replace('[', ' [')}"
+        tls = "X=TLS1.3:ECDHE_X25519__ECDSA_SECP256R1_SHA256__AES_256_GCM:256 CV=yes"
         refused = f"SMTP error from remote mail server after RCPT TO:<{to}>: "
-        said = refused + reply.format(to=to) if reply else "Connection timed out"
-        *deferrals, at = attempts
+        said = refused + soft.format(to=to) if soft else "Connection timed out"
+        *deferrals, at = tries
         for moment in deferrals:
             later(moment, f"{queue_id} == {to} {ROUTERS} defer (-44) {relay}: {said}")
         if end == "sent":
             words = chance.choice(TAKEN).format(id=queue_id, to=to)
             later(at, f'{queue_id} => {to} {ROUTERS} {relay} {tls} C="{words}"')
         elif end == "bounced":
-            _, reply = chance.choice(HARD)
-            later(at, f"{queue_id} ** {to} {ROUTERS} {relay} {tls}: {refused}{reply.format(to=to)}")
+            later(at, f"{queue_id} ** {to} {ROUTERS} {relay} {tls}: {refused}{hard.format(to=to)}")
         else:
             later(at, f"{queue_id} ** {to}: retry timeout exceeded")
         last = max(last, at)

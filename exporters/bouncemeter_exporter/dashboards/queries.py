@@ -1,0 +1,99 @@
+"""PromQL of the dashboards: what is selected follows the variables, and what is born is counted.
+
+A dashboard's variables filter each metric by those of its labels that they are named after.
+"""
+
+from __future__ import annotations
+
+__all__ = ["RANGE", "RATE", "Queries", "or_none"]
+
+LABELS = {
+    "mail_bounces": "mta kind class code reason provider",
+    "mail_bounces_by_class": "mta kind class",
+    "mail_recipients": "mta outcome provider",
+    "mail_delivery_attempts": "mta outcome class code",
+    "mail_rejections": "mta kind class code reason stage",
+    "mail_notifications": "mta outcome",
+    "mail_blocklist_hits": "mta blocklist provider",
+    "mail_deferred_recipients": "mta class code provider",
+    "mail_deferred_oldest_seconds": "mta",
+    "mail_delivery_delay_seconds": "mta outcome",
+    "bouncemeter_lines": "source mta result",
+    "bouncemeter_last_event_timestamp_seconds": "mta",
+}
+"""The labels of each metric, besides those of all."""
+
+OF_ALL = ["job", "instance"]
+"""The labels that Prometheus gives to every metric."""
+
+FROM_ZERO = {"mail_bounces", "mail_recipients", "mail_rejections", "mail_blocklist_hits"}
+"""Counters whose series are born late, and which recording rules let begin at zero."""
+
+RANGE, RATE = "$__range", "$__rate_interval"
+"""Windows: all that is shown, and from one point of a graph to the next."""
+
+
+class Queries:
+    """Writes the queries of one dashboard.
+
+    Args:
+        variables: The names of its variables that filter, besides job and instance.
+
+    A label's value that begins with `~` is an expression, one with `!` is what the label must not be.
+    """
+
+    def __init__(self, *variables: str) -> None:
+        self.variables = variables
+
+    def select(self, metric: str, name: str = "", **labels: str) -> str:
+        """A selector.
+
+        Args:
+            metric: The metric, without a counter's or histogram's suffix.
+            name: The series' name, if it is another one.
+            labels: What labels must be.
+        """
+        own = LABELS.get(metric, "").split()
+        chosen = [f'{each}=~"${each}"' for each in ("job", "instance", *self.variables) if each in own + OF_ALL]
+        for label, value in labels.items():
+            operator = {"~": "=~", "!": "!="}.get(value[:1], "=")
+            chosen.append(f'{label}{operator}"{value.lstrip("~!")}"')
+        return f"{name or metric}{{{', '.join(chosen)}}}"
+
+    def count(self, metric: str, window: str, by: str = "", when: str = "", **labels: str) -> str:
+        """How many there were in a window, by labels; `when` is an offset or another time than that of the query."""
+        return f"{_sum(by)}({self._counted('increase', metric, window, when, labels)})"
+
+    def per_bar(self, metric: str, by: str = "", **labels: str) -> str:
+        """How many there were in each bar of a graph. The window of a rate reaches back to the bar before, so that
+        nothing between two bars is lost; the bar's own length makes a count of it."""
+        return f"$__interval_ms / 1000 * {_sum(by)}({self._counted('rate', metric, RATE, '', labels)})"
+
+    def per_minute(self, metric: str, by: str = "", **labels: str) -> str:
+        """How many a minute, from point to point of a graph, by labels."""
+        return f"60 * {_sum(by)}({self._counted('rate', metric, RATE, '', labels)})"
+
+    def top(self, metric: str, label: str, number: int = 9, **labels: str) -> tuple[str, str]:
+        """Counts in each bar: of the values of a label that have most over all, and of the rest."""
+        each = self.per_bar(metric, label, **labels)
+        most = f"on ({label}) topk({number}, {self.count(metric, RANGE, label, '@ end()', **labels)} > 0)"
+        return or_none(f"{each} and {most}", label), f"sum({each} unless {most}) > 0"
+
+    def _counted(self, function: str, metric: str, window: str, when: str, labels: dict[str, str]) -> str:
+        when = f"[{window}] {when}".strip()
+        counted = f"{function}({self.select(metric, f'{metric}_total', **labels)}{when})"
+        if metric not in FROM_ZERO:
+            return counted
+        return f"{function}({self.select(metric, f'series:{metric}:from_zero', **labels)}{when}) or {counted}"
+
+
+def _sum(by: str) -> str:
+    return f"sum by ({by}) " if by else "sum"
+
+
+def or_none(query: str, *labels: str) -> str:
+    """A query, or one zero under the name `none` if it gives nothing: that nothing happened is an answer too."""
+    nothing = "vector(0)"
+    for label in labels:
+        nothing = f'label_replace({nothing}, "{label}", "none", "", "")'
+    return f"{query} or on () {nothing}"
