@@ -34,7 +34,7 @@ from .servers.exporter import Exporter
 from .servers.prometheus import Prometheus
 
 HOUR, DAY, WEEK = 3600, 86400, 604800
-INSTANCE = "mx1.example.org:19525"
+INSTANCE, SOURCE = "mx1.example.org:19525", "/var/log/mail.log"
 
 Reply = tuple[str, str]
 """An enhanced code and the words that come with it."""
@@ -177,7 +177,7 @@ class Replay:
         self._reader = LogReader("day")
         self._counters, self._ledger = Counters(), Ledger()
         self._counters.announce("postfix")
-        self._source = SimpleNamespace(name=str(log), offset=0, size=0, up=True, dropped=0)
+        self._source = SimpleNamespace(name=SOURCE, offset=0, size=0, up=True, dropped=0)
         self._collector = MailCollector(self._shown, cast("list[Source]", [self._source]), lambda: True)
         self._seed = 0
 
@@ -289,7 +289,12 @@ def served(base: Path, world: World, now: int, hours: int = 30, before: int = 0)
     evaluate(base, now - hours * HOUR, now)
     (base / "bouncemeter.rules.yml").write_text(as_prometheus(rules({})))
     with Exporter("--from-start", base / "mail.log") as exporter:
-        more = f"        labels: {{instance: '{INSTANCE}'}}\nrule_files: [bouncemeter.rules.yml]\n"
+        more = (
+            f"        labels: {{instance: '{INSTANCE}'}}\n"
+            "    metric_relabel_configs:\n"
+            f"      - {{source_labels: [source], regex: .+, target_label: source, replacement: {SOURCE}}}\n"
+            "rule_files: [bouncemeter.rules.yml]\n"
+        )
         with Prometheus(base, exporter.port, "15s", more) as prometheus:
             yield prometheus
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import promql_parser as promql
 import pytest
+import yaml
 from bouncemeter.codes import catalogue
 from bouncemeter_exporter.bundle import Places, files
 from bouncemeter_exporter.dashboards import dashboards
@@ -304,7 +305,6 @@ def test_alerts_and_dashboards_know_each_other() -> None:
 
 
 def test_grafanas_alerts_are_prometheus_alerts() -> None:
-    yaml = pytest.importorskip("yaml")
     theirs = yaml.safe_load((grafana() / "provisioning/alerting/bouncemeter.yml").read_text())["groups"][0]
     ours = yaml.safe_load(as_prometheus(rules({})))["groups"][1]
     assert theirs["interval"] == ours["interval"]

@@ -32,7 +32,10 @@ COMMANDS = re.findall(r"^\$ bouncemeter (.+)$", README, flags=re.MULTILINE)
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_readmes_commands_run(bouncemeter: Run, command: str, tmp_path: Path) -> None:
-    words = [PLACES.get(word, word.replace("prometheus-rules", str(tmp_path))) for word in shlex.split(command)]
+    words = [
+        PLACES.get(word, re.sub("^(prometheus-rules|grafana-files)$", str(tmp_path), word))
+        for word in shlex.split(command)
+    ]
     assert bouncemeter(*words).stdout
 
 
