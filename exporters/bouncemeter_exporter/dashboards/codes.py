@@ -97,40 +97,34 @@ def waiting(q: Queries) -> dict[str, Any]:
 
 
 def by_code(q: Queries) -> dict[str, Any]:
-    most, rest = q.top("mail_bounces", "code")
-    return bars(
+    return its.top_bars(
+        q,
+        "code",
         "By code, count per bar",
         "Since when, and how much: the nine codes with most in the time that is shown, and the rest. Dots are examples"
         " of messages, with the queue ID for `bouncemeter trace`.",
-        (most, "{{code}}"),
-        (rest, "all others"),
-        overrides=meaning.CODES,
+        leads_to=its.CODES,
         exemplars=True,
-        links=[link("This code", its.CODES, code="${__field.labels.code}")],
     )
 
 
 def by_provider(q: Queries) -> dict[str, Any]:
-    most, rest = q.top("mail_bounces", "provider")
-    return bars(
+    return its.top_bars(
+        q,
+        "provider",
         "By provider, count per bar",
         "Who answers so: the nine providers with most in the time that is shown, and the rest.",
-        (most, "{{provider}}"),
-        (rest, "all others"),
-        overrides=meaning.PROVIDERS,
-        links=[link("This provider", its.PROVIDERS, provider="${__field.labels.provider}")],
+        leads_to=its.PROVIDERS,
     )
 
 
 def by_reason(q: Queries) -> dict[str, Any]:
-    most, rest = q.top("mail_bounces", "reason")
-    return bars(
+    return its.top_bars(
+        q,
+        "reason",
         "By reason, count per bar",
         "Why: the reason is told from the provider's own code, the enhanced code and the reply's words, in this order.",
-        (most, "{{reason}}"),
-        (rest, "all others"),
-        overrides=meaning.REASONS,
-        links=[link("This reason", its.CODES, reason="${__field.labels.reason}")],
+        leads_to=its.CODES,
     )
 
 

@@ -126,29 +126,26 @@ def delivered(q: Queries) -> dict[str, Any]:
 
 
 def by_provider(q: Queries) -> dict[str, Any]:
-    most, rest = q.top("mail_bounces", "provider", kind="hard")
-    return bars(
+    return its.top_bars(
+        q,
+        "provider",
         "Hard bounces by provider, count per bar",
         "Who refused for good: the nine providers with most in the time that is shown, and the rest. Normal: each in"
         " proportion to what it gets. One that alone stands out refuses you, not your recipients.",
-        (most, "{{provider}}"),
-        (rest, "all others"),
-        overrides=meaning.PROVIDERS,
-        links=[link("This provider", its.PROVIDERS, provider="${__field.labels.provider}")],
+        leads_to=its.PROVIDERS,
+        kind="hard",
     )
 
 
 def by_code(q: Queries) -> dict[str, Any]:
-    most, rest = q.top("mail_bounces", "code")
-    return bars(
+    return its.top_bars(
+        q,
+        "code",
         "Bounces by code, count per bar",
         "What they were refused or deferred with: the nine codes with most in the time that is shown, and the rest."
         " Orange is soft, red is hard, purple is 5.7. Dots are messages; their queue ID leads to `bouncemeter trace`.",
-        (most, "{{code}}"),
-        (rest, "all others"),
-        overrides=meaning.CODES,
+        leads_to=its.CODES,
         exemplars=True,
-        links=[link("This code", its.CODES, code="${__field.labels.code}")],
     )
 
 
@@ -190,14 +187,13 @@ def rejections(q: Queries) -> dict[str, Any]:
 
 
 def rejected_for(q: Queries) -> dict[str, Any]:
-    most, rest = q.top("mail_rejections", "reason")
-    return bars(
+    return its.top_bars(
+        q,
+        "reason",
         "Our refusals by reason, count per bar",
         "Why our own servers refused: the nine reasons with most in the time that is shown, and the rest. Normal:"
         " relaying, unknown recipients, blocklists. If good mail is among it, your own rules are too strict.",
-        (most, "{{reason}}"),
-        (rest, "all others"),
-        overrides=meaning.REASONS,
+        metric="mail_rejections",
     )
 
 

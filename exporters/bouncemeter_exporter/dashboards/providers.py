@@ -6,7 +6,7 @@ from typing import Any
 
 from bouncemeter_exporter.dashboards import meaning
 from bouncemeter_exporter.dashboards import shared as its
-from bouncemeter_exporter.dashboards.panels import Column, at, bars, levels, lines, link, stat, table
+from bouncemeter_exporter.dashboards.panels import Column, at, levels, lines, link, stat, table
 from bouncemeter_exporter.dashboards.panels import dashboard as page
 from bouncemeter_exporter.dashboards.queries import RANGE, Queries, or_none
 from bouncemeter_exporter.dashboards.variables import PROVIDER, SERVERS
@@ -97,15 +97,14 @@ def soft(q: Queries) -> dict[str, Any]:
 
 
 def _bars(q: Queries, title: str, text: str, kind: str) -> dict[str, Any]:
-    most, rest = q.top("mail_bounces", "provider", kind=kind)
-    return bars(
+    return its.top_bars(
+        q,
+        "provider",
         title,
         f"{text}: the nine providers with most in the time that is shown, and the rest. Normal: each in proportion to"
         " what it gets.",
-        (most, "{{provider}}"),
-        (rest, "all others"),
-        overrides=meaning.PROVIDERS,
-        links=[link("This provider", its.PROVIDERS, provider=THIS)],
+        leads_to=its.PROVIDERS,
+        kind=kind,
     )
 
 

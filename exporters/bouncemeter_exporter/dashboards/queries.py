@@ -29,6 +29,9 @@ OF_ALL = ["job", "instance"]
 FROM_ZERO = {"mail_bounces", "mail_recipients", "mail_rejections", "mail_blocklist_hits"}
 """Counters whose series are born late, and which recording rules let begin at zero."""
 
+TOP = 9
+"""As many series of a graph are told apart, the rest is one."""
+
 RANGE, RATE = "$__range", "$__rate_interval"
 """Windows: all that is shown, and from one point of a graph to the next."""
 
@@ -73,10 +76,10 @@ class Queries:
         """How many a minute, from point to point of a graph, by labels."""
         return f"60 * {_sum(by)}({self._counted('rate', metric, RATE, '', labels)})"
 
-    def top(self, metric: str, label: str, number: int = 9, **labels: str) -> tuple[str, str]:
+    def top(self, metric: str, label: str, **labels: str) -> tuple[str, str]:
         """Counts in each bar: of the values of a label that have most over all, and of the rest."""
         each = self.per_bar(metric, label, **labels)
-        most = f"on ({label}) topk({number}, {self.count(metric, RANGE, label, '@ end()', **labels)} > 0)"
+        most = f"on ({label}) topk({TOP}, {self.count(metric, RANGE, label, '@ end()', **labels)} > 0)"
         return or_none(f"{each} and {most}", label), f"sum({each} unless {most}) > 0"
 
     def _counted(self, function: str, metric: str, window: str, when: str, labels: dict[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bouncemeter_exporter.dashboards import meaning
-from bouncemeter_exporter.dashboards.panels import Column, Panel, levels, lines, link, stat, table
+from bouncemeter_exporter.dashboards.panels import Column, Panel, bars, levels, lines, link, stat, table
 from bouncemeter_exporter.dashboards.queries import RANGE, Queries, or_none
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "exporter_up",
     "hard_ratio",
     "policy",
+    "top_bars",
     "top_codes",
     "waiting",
     "waiting_query",
@@ -213,6 +214,42 @@ def top_codes(queries: Queries, *, story: bool = False, title: str = "Top codes"
             Column("share", "Share", 95, unit="percentunit", cell="gauge", colour=meaning.NEUTRAL),
         ],
         sort="Count",
+    )
+
+
+def top_bars(
+    queries: Queries,
+    label: str,
+    title: str,
+    text: str,
+    *,
+    metric: str = "mail_bounces",
+    leads_to: str | None = None,
+    exemplars: bool = False,
+    **labels: str,
+) -> Panel:
+    """Counts by a label: the nine values with most in the time that is shown, and the rest.
+
+    Args:
+        queries: Of the dashboard.
+        label: `code`, `provider` or `reason`.
+        title, text: What it shows, in some words and in sentences.
+        metric: What is counted.
+        leads_to: The dashboard to which a click leads.
+        exemplars: Whether messages are shown as dots.
+        labels: What is counted of it.
+    """
+    most, rest = queries.top(metric, label, **labels)
+    colours = {"code": meaning.CODES, "provider": meaning.PROVIDERS, "reason": meaning.REASONS}
+    value = f"${{__field.labels.{label}}}"
+    return bars(
+        title,
+        text,
+        (most, f"{{{{{label}}}}}"),
+        (rest, "all others"),
+        overrides=colours[label],
+        exemplars=exemplars,
+        links=[link(f"This {label}", leads_to, **{label: value})] if leads_to else [],
     )
 
 
