@@ -14,7 +14,7 @@ from bouncemeter_exporter.rules import (
     RUNBOOK,
     as_grafana,
     rules,
-    thresholds,
+    with_defaults,
 )
 from bouncemeter_exporter.yaml_text import yaml_text
 
@@ -46,8 +46,8 @@ def files(values: Mapping[str, float], places: Places) -> dict[str, str]:
         values: Thresholds that are not the defaults.
         places: Where others are.
     """
-    known = {**{name: each.value for name, each in thresholds().items()}, **values}
-    found = {f"dashboards/{name}": as_json(each) for name, each in dashboards(known).items()}
+    pages = dashboards(with_defaults(values))
+    found = {f"dashboards/{name}": as_json(each) for name, each in pages.items()}
     alerts = as_grafana(rules(values, runbook_url=places.runbook))
     return found | {
         "provisioning/datasources/bouncemeter.yml": _datasource(places),

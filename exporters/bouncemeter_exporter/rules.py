@@ -28,6 +28,7 @@ __all__ = [
     "panel_id",
     "rules",
     "thresholds",
+    "with_defaults",
 ]
 
 FILE = "bouncemeter.rules.yml"
@@ -80,6 +81,11 @@ def thresholds() -> dict[str, Threshold]:
     return {name: Threshold(**each) for name, each in _table()["thresholds"].items()}
 
 
+def with_defaults(values: Mapping[str, float]) -> dict[str, float]:
+    """All thresholds by name: those that are given, and the defaults of the rest."""
+    return {**{name: each.value for name, each in thresholds().items()}, **values}
+
+
 def rules(values: Mapping[str, float], *, grafana_url: str = GRAFANA, runbook_url: str = RUNBOOK) -> Rules:
     """All rules, recording rules first.
 
@@ -88,7 +94,7 @@ def rules(values: Mapping[str, float], *, grafana_url: str = GRAFANA, runbook_ur
         grafana_url: Where Grafana is, for links.
         runbook_url: The page that tells what to do at each alert.
     """
-    known = {**{name: each.value for name, each in thresholds().items()}, **values}
+    known = with_defaults(values)
 
     def filled(text: str) -> str:
         return re.sub(r"(?<!\{)\{([a-z_]+)\}(?!\})", lambda name: f"{known[name[1]]:g}", text.strip())

@@ -150,9 +150,8 @@ def by_code(q: Queries) -> dict[str, Any]:
 
 
 def ratio_by_server(q: Queries, thresholds: its.Thresholds) -> dict[str, Any]:
-    by = "job, instance, mta"
     few, bound = thresholds["ratio_recipients"], thresholds["hard_bounce_ratio"]
-    refused, all_ = q.count("mail_bounces", "1h", by, kind="hard"), q.count("mail_recipients", "1h", by)
+    refused, all_ = q.count("mail_bounces", "1h", its.SERVER, kind="hard"), q.count("mail_recipients", "1h", its.SERVER)
     return lines(
         "Hard-bounce ratio by server",
         "As above, of each server: the ten with the highest. The alert looks at each alone.",

@@ -490,9 +490,7 @@ DATA_SOURCE = {
 
 
 FIRING = {
-    (severity, colour): Queries().select(
-        "ALERTS", alertstate="firing", severity=severity, alertname="~Mail.+|Bouncemeter.+"
-    )
+    (severity, colour): Queries().firing(severity=severity)
     for severity, colour in (("critical", "red"), ("warning", "orange"))
 }
 """Alerts that fire, by severity and its colour."""

@@ -63,6 +63,15 @@ class Queries:
             chosen.append(f'{label}{operator}"{value.lstrip("~!")}"')
         return f"{name or metric}{{{', '.join(chosen)}}}"
 
+    def firing(self, **labels: str) -> str:
+        """A selector of alerts of ours that fire."""
+        return self.select("ALERTS", alertstate="firing", **labels, alertname="~Mail.+|Bouncemeter.+")
+
+    def up(self) -> str:
+        """Whether each exporter that is known answers; Prometheus scrapes others too."""
+        known = f"max_over_time({self.select('bouncemeter_build_info')}[1d])"
+        return f"{self.select('up')} and on (job, instance) {known}"
+
     def count(self, metric: str, window: str, by: str = "", when: str = "", **labels: str) -> str:
         """How many there were in a window, by labels; `when` is an offset or another time than that of the query."""
         return f"{_sum(by)}({self._counted('increase', metric, window, when, labels)})"

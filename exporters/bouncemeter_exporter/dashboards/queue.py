@@ -190,12 +190,11 @@ def why(q: Queries) -> dict[str, Any]:
 
 
 def up(q: Queries) -> dict[str, Any]:
-    known = f"max_over_time({q.select('bouncemeter_build_info')}[1d])"
     return lines(
         "Answers of the exporters",
         "1 while an exporter answers Prometheus, its sources can be read and its state can be written; 0 while not, the"
         " lowest of all. What it missed is read when it is back. Normal: 1 each. At 0 its own messages say why.",
-        (f"min({q.select('up')} and on (job, instance) {known})", "answers"),
+        (f"min({q.up()})", "answers"),
         (f"min({q.select('bouncemeter_source_up')})", "sources readable"),
         (f"min({q.select('bouncemeter_state_writable')})", "state writable"),
         unit="none",
@@ -211,10 +210,7 @@ def lines_read(q: Queries) -> dict[str, Any]:
         "Lines per minute",
         "Lines of log: outcomes (event), of no interest (other), and such as should have been understood (unparsed)."
         " Normal: a quarter are outcomes, and none unparsed.",
-        (
-            f"60 * sum by (result) (rate({q.select('bouncemeter_lines', 'bouncemeter_lines_total')}[{RATE}]))",
-            "{{result}}",
-        ),
+        (q.per_minute("bouncemeter_lines", "result"), "{{result}}"),
         unit="cpm",
         interval="5m",
         overrides=meaning.colours(event=meaning.DELIVERED, other=meaning.NEUTRAL, unparsed=meaning.HARD),

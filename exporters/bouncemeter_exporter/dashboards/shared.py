@@ -13,6 +13,7 @@ __all__ = [
     "MAIL",
     "PROVIDERS",
     "QUEUE",
+    "SERVER",
     "Thresholds",
     "alerts_firing",
     "alerts_that_fired",
@@ -32,16 +33,16 @@ Thresholds = Mapping[str, float]
 """The alerts' thresholds by name."""
 
 SERVER = "job, instance, mta"
+"""The labels that tell one mail server from another."""
 
 
 def alerts_that_fired() -> Panel:
     """Which alerts fired, and when."""
-    firing = Queries().select("ALERTS", alertstate="firing", alertname="~Mail.+|Bouncemeter.+")
     return lines(
         "Alerts that fire",
         "Which alerts fire, and since when: the marked times of all graphs. What to do at each is in the runbook to"
         " which it links. Normal: none.",
-        (or_none(f"max by (severity, alertname) ({firing})", "alertname"), "{{severity}} {{alertname}}"),
+        (or_none(f"max by (severity, alertname) ({Queries().firing()})", "alertname"), "{{severity}} {{alertname}}"),
         unit="none",
         overrides=[meaning.shades("red", "critical .+"), meaning.shades("orange", "warning .+")],
         stacked=True,
@@ -52,13 +53,11 @@ def alerts_that_fired() -> Panel:
 
 def exporter_up() -> Panel:
     """Whether what counts all this is there."""
-    every = Queries()
-    known = f"max_over_time({every.select('bouncemeter_build_info')}[1d])"
     return stat(
         "Exporter",
         "Whether every exporter answers Prometheus now. While one is down nothing of its server is counted, and all"
         " other tiles show the past. Normal: up. If it is down, look at its messages: `journalctl -u bouncemeter`.",
-        f"min({every.select('up')} and on (job, instance) {known})",
+        f"min({Queries().up()})",
         unit="none",
         thresholds=levels((None, "red"), (1, "green")),
         mappings=[meaning.values(**{"0": ("down", "red"), "1": ("up", "green")})],
@@ -69,12 +68,11 @@ def exporter_up() -> Panel:
 
 def alerts_firing() -> Panel:
     """How many alerts fire."""
-    firing = Queries().select("ALERTS", alertstate="firing", alertname="~Mail.+|Bouncemeter.+")
     return stat(
         "Alerts",
         "Alerts that fire now; their times are marked in every graph, critical ones in red. Normal: none. What to do"
         " at each is in the runbook to which the alert links.",
-        f"count({firing}) or on () vector(0)",
+        f"count({Queries().firing()}) or on () vector(0)",
         unit="none",
         thresholds=levels((None, "green"), (1, "red")),
         mappings=[meaning.values(**{"0": ("none", "green")})],
