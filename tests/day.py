@@ -191,10 +191,10 @@ class Replay:
             while moment < scrape:
                 due.append(f"{datetime.fromtimestamp(moment, UTC).isoformat(timespec='milliseconds')} {line}")
                 moment, line = next(lines)
-            for entry in self._reader.take(due):
-                self._counters.take(entry, self._ledger.take(entry))
+            text = "".join(f"{each}\n" for each in due)
+            self._ledger.read(self._reader.take(text), self._counters)
             with self._log.open("a") as file:
-                self._source.size += file.write("".join(f"{each}\n" for each in due))
+                self._source.size += file.write(text)
             self._source.offset = self._source.size
             with mock.patch("time.time", return_value=float(scrape)):
                 for family in self._collector.collect():

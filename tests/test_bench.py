@@ -13,7 +13,7 @@ def test_a_day_of_mail_is_the_same_each_time_and_about_a_quarter_outcomes(mta: s
     lines = list(day(mta, 20_000))
     assert lines == list(day(mta, 20_000))
     log = LogReader("day")
-    log.take(lines)
+    log.take("".join(f"{line}\n" for line in lines))
     assert log.parser is not None
     assert log.parser.name == mta
     assert log.counts["unparsed"] == 0

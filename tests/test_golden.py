@@ -16,7 +16,7 @@ from bouncemeter_exporter.ledger import Ledger
 from bouncemeter_exporter.prometheus import MailCollector, show
 from bouncemeter_exporter.reading import LogReader
 from bouncemeter_exporter.records import record
-from bouncemeter_exporter.sources.text import open_log, read_lines
+from bouncemeter_exporter.sources.text import open_log, read_text
 from prometheus_client import CollectorRegistry, generate_latest
 
 from .conftest import LOGS
@@ -40,12 +40,12 @@ def test_fixture_log_is_read_as_its_golden_files_say(path: Path) -> None:
     counters.announce(path.parent.name)
     records = []
     with open_log(path) as stream:
-        for lines, _ in read_lines(stream, path.name):
-            for entry in log.take(lines):
+        for text, _ in read_text(stream, path.name):
+            for entry in log.take(text):
                 counters.take(entry, ledger.take(entry))
                 if isinstance(entry, Event):
                     records.append(json.dumps(record(entry)))
-    assert log.end() == []
+    assert list(log.end()) == []
     assert log.parser is not None
     assert log.parser.name == path.parent.name
     check(path.with_suffix(".jsonl"), "\n".join(records) + "\n")

@@ -21,6 +21,7 @@ from bouncemeter import __version__
 from bouncemeter_exporter.rules import DASHBOARDS, GRAFANA, PROMETHEUS, RUNBOOK
 
 if TYPE_CHECKING:
+    from bouncemeter.blocks import Block
     from bouncemeter.event import Entry
     from bouncemeter.plugin import Parser
 
@@ -96,7 +97,7 @@ def _common(
 
 def _read(
     arguments: list[str], format_of: str | None, task: str, about: frozenset[str] = frozenset()
-) -> Iterator[tuple[LogReader, list[Entry]]]:
+) -> Iterator[tuple[LogReader, Block]]:
     """The entries of logs, oldest log first, with the reader that tells of their lines. With `about`, at least those
     of lines that hold one of these words."""
     from bouncemeter.plugin import ParserNotFoundError, parser
@@ -129,19 +130,19 @@ def _read(
 
 def _read_one(
     path: Path | None, chosen: Parser | None, advance: Advance, about: frozenset[str]
-) -> Iterator[tuple[LogReader, list[Entry]]]:
+) -> Iterator[tuple[LogReader, Block]]:
     import time
 
     from bouncemeter_exporter.reading import LogReader
-    from bouncemeter_exporter.sources.text import open_log, read_lines
+    from bouncemeter_exporter.sources.text import open_log, read_text
 
     name = str(path) if path else "standard input"
     # An old file's lines are not later than its last change: that tells their year.
     last_change = path.stat().st_mtime if path else time.time()
     log = LogReader(name, chosen, clock=lambda: last_change, about=about)
     with closing(open_log(path) if path else sys.stdin.buffer) as stream:
-        for lines, size in read_lines(stream, name):
-            yield log, log.take(lines)
+        for text, size in read_text(stream, name):
+            yield log, log.take(text)
             advance(size)
         yield log, log.end()
 
@@ -198,10 +199,9 @@ def report(
 
     _use_providers(config)
     ledger, counted, readers = Ledger(), Report(), {}
-    for log, entries in _read(logs, format_of, "Reading"):
+    for log, block in _read(logs, format_of, "Reading"):
         readers[id(log)] = log
-        for entry in entries:
-            counted.take(entry, ledger.take(entry))
+        ledger.read(block, counted)
     lines: Counter[str] = Counter({"event": 0, "other": 0, "unparsed": 0})
     for log in readers.values():
         lines.update(log.counts)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections import Counter as Tally
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from bouncemeter.blocklists import blocklists_of
 from bouncemeter.codes import label
@@ -20,8 +21,11 @@ from bouncemeter.providers import provider_of
 from bouncemeter.reasons import reason_of
 
 from bouncemeter_exporter.ledger import Fact, FactKind
+from bouncemeter_exporter.passing import Passed
 
 __all__ = ["BOUNDS", "MAX_SERIES", "Counter", "Counters", "Delays", "Example", "Labels", "Numbers"]
+
+T = TypeVar("T")
 
 Labels = tuple[str, ...]
 
@@ -53,10 +57,9 @@ class Example(NamedTuple):
 _QUEUE_ID = re.compile("[0-9A-Za-z-]{1,64}")
 
 
-def _example(event: Event) -> Example | None:
-    """The message behind an event, if it has a queue ID and that is one: nothing else goes into an exemplar."""
-    queue_id = event.queue_id
-    return Example(queue_id, event.time) if queue_id is not None and _QUEUE_ID.fullmatch(queue_id) else None
+def _example(queue_id: str | None, time: float | None) -> Example | None:
+    """A message, if it has a queue ID and that is one: nothing else goes into an exemplar."""
+    return Example(queue_id, time) if queue_id is not None and _QUEUE_ID.fullmatch(queue_id) else None
 
 
 class Counter:
@@ -75,13 +78,13 @@ class Counter:
         self.examples: dict[Labels, Example] = {}
         self.folded = 0
 
-    def add(self, labels: Labels, event: Event | None = None) -> None:
-        """Count one."""
+    def add(self, labels: Labels, example: Example | None, number: int = 1) -> None:
+        """Count one, or more."""
         if len(self.values) >= MAX_SERIES and labels not in self.values:
-            self.folded += 1
+            self.folded += number
             labels = self._fold(labels)
-        self.values[labels] += 1
-        if event is not None and (example := _example(event)) is not None:
+        self.values[labels] += number
+        if example is not None:
             self.examples[labels] = example
 
     def _fold(self, labels: Labels) -> Labels:
@@ -99,12 +102,12 @@ class Delays:
     total: float = 0.0
     examples: dict[int, tuple[Example, float]] = field(default_factory=dict)
 
-    def add(self, seconds: float, event: Event) -> None:
-        """Count one delay."""
+    def add(self, seconds: float, example: Example | None, number: int = 1) -> None:
+        """Count one delay, or more."""
         bucket = bisect_left(DELAY_BUCKETS, seconds)
-        self.counts[bucket] += 1
-        self.total += seconds
-        if (example := _example(event)) is not None:
+        self.counts[bucket] += number
+        self.total += seconds * number
+        if example is not None:
             self.examples[bucket] = (example, seconds)
 
 
@@ -180,34 +183,57 @@ class Counters:
         code_class, code = label(facts[0].event.code if facts else entry.code)
         if entry.time is not None:
             self.last_event[entry.mta] = max(entry.time, self.last_event.get(entry.mta, 0.0))
+        example = _example(entry.queue_id, entry.time)
         if entry.outcome is Outcome.REJECTED:
             kind = entry.kind or Kind.HARD
             reason = reason_of(entry) or "other"
             stage = entry.stage or "data"
-            self.rejections.add((entry.mta, kind, code_class, code, reason, stage), entry)
+            self.rejections.add((entry.mta, kind, code_class, code, reason, stage), example)
             return
-        self.attempts.add((entry.mta, entry.outcome, code_class, code), entry)
+        self.attempts.add((entry.mta, entry.outcome, code_class, code), example)
         if entry.outcome is not Outcome.DELIVERED:
             for blocklist in blocklists_of(entry):
                 provider = provider_of(entry.relay, entry.recipient)
-                self.blocklist_hits.add((entry.mta, blocklist, provider), entry)
+                self.blocklist_hits.add((entry.mta, blocklist, provider), example)
         for fact in facts:
-            self._fact(fact)
+            self._fact(fact, example)
 
-    def _fact(self, fact: Fact) -> None:
+    def _fact(self, fact: Fact, example: Example | None) -> None:
         event = fact.event
         if fact.kind is FactKind.NOTIFICATION:
             if fact.outcome is not Outcome.DEFERRED:
-                self.notifications.add((event.mta, fact.outcome), event)
+                self.notifications.add((event.mta, fact.outcome), example)
             return
         if fact.kind is FactKind.ENDED:
-            self.recipients.add((event.mta, fact.outcome, fact.provider), event)
+            self.recipients.add((event.mta, fact.outcome, fact.provider), example)
             if fact.delay is not None:
-                self.delays[event.mta, fact.outcome].add(fact.delay, event)
+                self.delays[event.mta, fact.outcome].add(fact.delay, example)
         # A deferral is soft and a refusal for good is hard, also where the reply's code is of the other class.
         kind = {Outcome.DEFERRED: Kind.SOFT, Outcome.BOUNCED: Kind.HARD}.get(fact.outcome)
         if kind is not None:
             code_class, code = label(event.code)
             reason = reason_of(event) or "other"
-            self.bounces.add((event.mta, kind, code_class, code, reason, fact.provider), event)
-            self.bounces_by_class.add((event.mta, kind, code_class), event)
+            self.bounces.add((event.mta, kind, code_class, code, reason, fact.provider), example)
+            self.bounces_by_class.add((event.mta, kind, code_class), example)
+
+    def pass_by(self, passed: Passed) -> None:
+        """Count ordinary mail."""
+        mta, rows, time = passed.mta, passed.deliveries, passed.times()
+        queue_id = passed.rows.reader.columns.queue_id
+
+        def each(names: Sequence[T]) -> Iterator[tuple[T, Example | None, int]]:
+            """Names, each once, with an example and its number."""
+            latest = dict(zip(names, rows, strict=True))
+            for name, number in Tally(names).items():
+                row = latest[name]
+                yield name, _example(row[queue_id], time(row)), number
+
+        for found, example, number in each(passed.codes()):
+            self.attempts.add((mta, Outcome.DELIVERED, *label(found)), example, number)
+        for provider, example, number in each(passed.providers()):
+            self.recipients.add((mta, Outcome.DELIVERED, provider), example, number)
+        for delay, example, number in each(passed.delays()):
+            if delay is not None:
+                self.delays[mta, Outcome.DELIVERED].add(delay, example, number)
+        if (latest := passed.latest()) is not None:
+            self.last_event[mta] = max(latest, self.last_event.get(mta, 0.0))

@@ -10,20 +10,22 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from heapq import nsmallest
 from ipaddress import ip_address
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from bouncemeter.blocks import Block, Rows
 from bouncemeter.codes import label
 from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
 from bouncemeter.plugin import Clock
 from bouncemeter.providers import OTHER, provider_of
 
 from bouncemeter_exporter.message import Message, Recipient, pack, seen, unpack
+from bouncemeter_exporter.passing import Passed, passed
 
 __all__ = ["MAX_AGE", "MAX_MESSAGES", "Fact", "FactKind", "Ledger", "MessageName", "Server", "Waiting"]
 
@@ -75,6 +77,18 @@ class Fact(NamedTuple):
     outcome: Outcome
     provider: str
     delay: float | None = None
+
+
+class Counts(Protocol):
+    """What counts."""
+
+    def take(self, entry: Entry, facts: Sequence[Fact], /) -> None:
+        """Count an entry of a log and the facts that follow from it."""
+        ...
+
+    def pass_by(self, passed: Passed, /) -> None:
+        """Count ordinary mail."""
+        ...
 
 
 Waiting = tuple[str, str, str, str]
@@ -158,6 +172,17 @@ class Ledger:
                 found[server.mta] = best
         return found
 
+    def read(self, block: Block, counts: Counts) -> None:
+        """Let what lines tell be counted, with the facts that follow from it."""
+        for host, rows in block.rows.by_server().items() if block.rows is not None else ():
+            found = self._pass_by(rows, host)
+            if found.queue_ids:
+                counts.pass_by(found)
+            for entry in rows.entries(without=found.queue_ids):
+                counts.take(entry, self.take(entry))
+        for entry in block.entries:
+            counts.take(entry, self.take(entry))
+
     def take(self, entry: Entry) -> list[Fact]:
         """The facts that follow from a further entry of the log."""
         queue_id = entry.queue_id
@@ -168,9 +193,8 @@ class Ledger:
             return self.take(replace(entry, host=None))
         if server is None:
             server = self._servers[entry.mta, entry.host] = _Server(entry.mta)
-        if entry.time is not None and entry.time > server.now:
-            server.now = max(server.now, min(entry.time, self._clock() + 86400.0))
-            self._now = max(self._now, server.now)
+        if entry.time is not None:
+            self._advance(server, entry.time)
         if self._changed is not None:
             self._changed.add((entry.mta, entry.host, queue_id))
         if isinstance(entry, Event):
@@ -183,6 +207,47 @@ class Ledger:
         elif self._now - self._swept > self._max_age / SWEEPS:
             self._forget_old()
         return facts
+
+    def _pass_by(self, rows: Rows, host: str | None) -> Passed:
+        """The ordinary messages among what a server's lines tell. They are not looked at one by one: those that left
+        last are kept for lines that come late, and nothing else is to be known of them."""
+        mta = rows.reader.mta
+        server = self._servers.get((mta, host)) or _Server(mta)
+        found = passed(rows, lambda names: self._known(server, host, names))
+        if not found.queue_ids or ((mta, host) not in self._servers and len(self._servers) >= MAX_SERVERS):
+            return found.nothing()
+        self._servers[mta, host] = server
+        server.removes = True
+        last, time = 0.0, found.times()
+        leaving = list[str]()
+        for row in reversed(rows.rows):
+            moment = time(row)
+            if moment is None:
+                continue
+            last = max(last, moment)
+            if moment < last - LATE - UNORDERED or len(leaving) > MAX_DEPARTED:
+                break
+            name = row[rows.reader.columns.queue_id]
+            if name in found.queue_ids and found.last[name] is row and moment >= last - LATE:
+                leaving.append(name)
+        self._advance(server, last)
+        for name, message in found.messages(reversed(leaving)):
+            self._departed[mta, host, name] = message
+            self._note((mta, host, name))
+        while len(self._departed) > MAX_DEPARTED:
+            self._drop_departed()
+        return found
+
+    def _known(self, server: _Server, host: str | None, names: set[str]) -> set[str]:
+        """Which of some queue IDs are those of messages that are remembered."""
+        found = (server.passing.keys() & names) | (server.waiting.keys() & names)
+        return found | {name for name in names if (server.mta, host, name) in self._departed}
+
+    def _advance(self, server: _Server, time: float) -> None:
+        """A server's log told of a time."""
+        if time > server.now:
+            server.now = max(server.now, min(time, self._clock() + 86400.0))
+            self._now = max(self._now, server.now)
 
     # --- what is written down and read again -----------------------------------------------------------------------
 

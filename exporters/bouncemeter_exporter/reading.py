@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bouncemeter.event import Entry, Event
-from bouncemeter.plugin import Clock, LineReader, Parser, Remembering, detect
+from bouncemeter.blocks import Block, read_lines
+from bouncemeter.plugin import BlockReader, Clock, LineReader, Parser, Remembering, detect
 
-from bouncemeter_exporter.sources.text import SourceError, open_log, read_lines
+from bouncemeter_exporter.sources.text import SourceError, open_log, read_text
 
 __all__ = ["SAMPLE", "LineCounts", "LogReader", "UnknownFormatError", "oldest_first"]
 
@@ -51,45 +51,38 @@ class LogReader:
         self.parser = parser
         self.counts: LineCounts = {"event": 0, "other": 0, "unparsed": 0}
         self._clock, self._about, self._patient = clock, about, patient
-        self._waiting: list[str] = []
+        self._waiting = ""
         self._read: LineReader | None = parser.reader(clock) if parser else None
         if memory is not None and isinstance(self._read, Remembering):
             self._read.recall(memory)
 
-    def take(self, lines: Sequence[str]) -> list[Entry]:
-        """What further lines tell. Until the format is known, lines are kept and told later.
+    def take(self, text: str) -> Block:
+        """What further lines tell, each of them with its line feed. Until the format is known, lines are kept and told
+        later.
 
         Raises:
             UnknownFormatError: None of the first `SAMPLE` lines is of a known format.
         """
         if self._read is None:
-            self._waiting += lines
-            enough = len(self._waiting) >= SAMPLE or sum(map(len, self._waiting)) >= SAMPLE_SIZE
+            self._waiting += text
+            enough = len(self._waiting) >= SAMPLE_SIZE or self._waiting.count("\n") >= SAMPLE
             self._detect(final=enough and not self._patient)
             if self._read is None:
                 if enough:
-                    self._waiting.clear()
-                return []
-            lines, self._waiting = self._waiting, []
+                    self._waiting = ""
+                return Block()
+            text, self._waiting = self._waiting, ""
         if self._about and getattr(self.parser, "each_line_alone", False):
-            lines = [line for line in lines if any(word in line for word in self._about)]
-        read, entries = self._read, list[Entry]()
-        events = unparsed = 0
-        for line in lines:
-            try:
-                told = read(line)
-            except Exception:  # UnparsedLineError, or a fault of a plugin: neither may cost other lines
-                unparsed += 1
-                continue
-            entries += told
-            for entry in told:
-                if isinstance(entry, Event):
-                    events += 1
-                    break
-        self.counts["event"] += events
-        self.counts["unparsed"] += unparsed
-        self.counts["other"] += len(lines) - events - unparsed
-        return entries
+            text = "".join(f"{line}\n" for line in text.split("\n")[:-1] if any(word in line for word in self._about))
+        block = (
+            self._read.block(text)
+            if isinstance(self._read, BlockReader)
+            else read_lines(text.split("\n")[:-1], self._read)
+        )
+        self.counts["event"] += block.events
+        self.counts["unparsed"] += block.unparsed
+        self.counts["other"] += block.other
+        return block
 
     @property
     def pending(self) -> bool:
@@ -101,20 +94,20 @@ class LogReader:
         """What has to be known of the lines so far to understand the next."""
         return self._read.memory() if isinstance(self._read, Remembering) else None
 
-    def end(self) -> list[Entry]:
+    def end(self) -> Block:
         """What lines tell that are still kept because the log is short.
 
         Raises:
             UnknownFormatError: The log ended and its format is not known.
         """
         if self._read is not None:
-            return []
-        if any(line.strip() for line in self._waiting):
+            return Block()
+        if self._waiting.strip():
             self._detect(final=True)
-        return self.take([]) if self._read is not None else []
+        return self.take("") if self._read is not None else Block()
 
     def _detect(self, *, final: bool) -> None:
-        self.parser = detect(self._waiting)
+        self.parser = detect(self._waiting.split("\n")[:-1])
         if self.parser is not None:
             self._read = self.parser.reader(self._clock)
         elif final:
@@ -139,9 +132,9 @@ def _begins(path: Path, parser: Parser | None) -> float:
     last_change = path.stat().st_mtime
     log = LogReader(str(path), parser, clock=lambda: last_change)
     with open_log(path) as stream:
-        lines, _ = next(read_lines(stream, str(path)))
+        text, _ = next(read_text(stream, str(path)))
     try:
-        entries = [*log.take(lines), *log.end()]
+        entries = [*log.take(text), *log.end()]
     except UnknownFormatError:
         return last_change
     return next((entry.time for entry in entries if entry.time is not None), last_change)

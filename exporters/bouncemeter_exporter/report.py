@@ -12,6 +12,7 @@ from bouncemeter.event import EnhancedCode, Entry, Event, Kind, Outcome
 from bouncemeter.reasons import reason_of
 
 from bouncemeter_exporter.ledger import Fact, FactKind
+from bouncemeter_exporter.passing import Passed
 from bouncemeter_exporter.records import rfc3339
 
 __all__ = ["MAX_CODES", "CodeRow", "Report"]
@@ -69,6 +70,17 @@ class Report:
         for fact in facts:
             self._fact(fact)
 
+    def pass_by(self, passed: Passed) -> None:
+        """Count ordinary mail."""
+        self.attempts[Outcome.DELIVERED] += len(passed.deliveries)
+        self.recipients[Outcome.DELIVERED] += len(passed.deliveries)
+        for provider, number in Counter(passed.providers()).items():
+            self._providers.setdefault(provider, Counter())[Outcome.DELIVERED] += number
+        span = passed.rows.span()
+        if span is not None:
+            self._first = min(span[0], self._first or span[0])
+            self._last = max(span[1], self._last or span[1])
+
     def _fact(self, fact: Fact) -> None:
         if fact.kind is FactKind.NOTIFICATION:
             self.notifications += fact.outcome is not Outcome.DEFERRED
@@ -102,7 +114,9 @@ class Report:
                 "kind": row.code.kind,
                 "recipients": row.recipients,
                 "attempts": row.attempts,
-                "reason": row.reasons.most_common(1)[0][0] if row.reasons else explain(row.code).reason,
+                "reason": min(
+                    row.reasons, key=lambda each: (-row.reasons[each], each), default=explain(row.code).reason
+                ),
                 "meaning": explain(row.code).meaning,
             }
             for name, row in rows

@@ -155,12 +155,10 @@ class Exporter:
     def _turn(self) -> bool:
         """Read a little of every source; whether there was anything."""
         busy = False
-        take, count = self._ledger.take, self._counters.take
         for source in self._sources:
-            for entries in source.poll():
+            for block in source.poll():
                 busy = True
-                for entry in entries:
-                    count(entry, take(entry))
+                self._ledger.read(block, self._counters)
             for name in source.parsers() - self._announced:
                 busy = True
                 self._announced.add(name)

@@ -18,18 +18,20 @@ from collections.abc import Sequence
 
 import pyparsing as pp
 
+from bouncemeter.blocks import Columns, Row, UsualReader
 from bouncemeter.event import Entry, Event, Outcome, Stage, Step, StepKind
 from bouncemeter.grammar import (
     Stamps,
     bracketed_address,
     code_of,
+    enhanced_code,
     exim_stamp,
     quoted_local_part,
     reply,
     rest,
     syslog_prefix,
 )
-from bouncemeter.lowering import lowered
+from bouncemeter.lowering import lowered, lowered_block
 from bouncemeter.plugin import Clock, LineReader, UnparsedLineError
 
 __all__ = ["PARSER", "EximParser"]
@@ -71,17 +73,17 @@ target = (
 
 # --- fields: R=router, T=transport, H=host [ip]:port, C="reply", QT=3s ... -----------------------------------------
 
-host_name = pp.Regex(r"(?:[^\s\[\]()]++ )?+(?:\([^()]*+\) )?+(?:DS )?+\[[^\[\]]*+\](?::[0-9]+)?+")
+host_name = pp.Regex(r"(?:[^\s\[\]()]++ )?+(?:\([^()\n]*+\) )?+(?:DS )?+\[[^\[\]\n]*+\](?::[0-9]+)?+")
 host = " H=" + (host_name | pp.Regex(r"[^\s\[\]:]++"))("relay") + pp.Opt("*")
 interval = pp.Regex(r"(?:[0-9]+w)?(?:[0-9]+d)?(?:[0-9]+h)?(?:[0-9]+m)?(?:[0-9.]+s)?(?![0-9A-Za-z])")
 queue_time = " QT=" + interval("queue_time")
-confirmation = ' C="' + pp.Regex(r'(?:[^"\\]++|\\.)*+')("confirmation") + '"'
+confirmation = ' C="' + pp.Regex(r'(?:[^"\\\n]++|\\.)*+')("confirmation") + '"'
 sender_field = pp.Regex(" [FP]=<") + bracketed_address("sender") + ">"
 # The name in a certificate (DN=) may hold quotes: its end is a quote before the next field, the error or the end.
 # The host stands before it, so that the name cannot make one up.
 other_field = pp.Regex(
     r" (?!(?:H|QT|C)=)[A-Za-z][A-Za-z0-9]*+\*?+="
-    r'(?:"(?:[^"]++|"(?! (?!H=)[A-Z][A-Za-z0-9]*+\*?+=| ?:|$))*+"|<[^<>]*+>|(?:[^\s:]++|:(?=[^\s]))*+)'
+    r'(?:"(?:[^"\n]++|"(?! (?!H=)[A-Z][A-Za-z0-9]*+\*?+=| ?:|$))*+"|<[^<>\n]*+>|(?:[^\s:]++|:(?=[^\s]))*+)'
 )
 flag_word = pp.Regex(r" (?:L[-.]?|K|TFO\*?|PRDR|DS|NOTLS|-K)(?= |:|$)")
 one_field = queue_time | confirmation | sender_field | other_field | flag_word
@@ -92,7 +94,7 @@ system_error = ": " + pp.Regex(r"[A-Z][A-Za-z '/]{0,80}?(?= H=)")("system_error"
 deferral = pp.Regex(r" (?:routing )?+defer \(-?[0-9]+\)") + pp.Opt(system_error) + fields
 
 # With log_selector +deliver_time a failure ends in `DT=`, behind the error.
-text = pp.Regex(r" ?: ?") + pp.Regex(r"(?:[^ ]++| (?!DT=[0-9.]++s$))*+")("text")
+text = pp.Regex(r" ?: ?") + pp.Regex(r"(?:[^ \n]++| (?!DT=[0-9.]++s$))*+")("text")
 
 # --- the forms of a message under a message ID ------------------------------------------------------------------
 
@@ -150,10 +152,10 @@ of_recipients = (
 )
 of_haste = (
     pp.Literal("SMTP protocol synchronization error (")
-    + pp.Regex(r"[^()]*+\): rejected ")
+    + pp.Regex(r"[^()\n]*+\): rejected ")
     + (
         pp.Literal("connection")("command") + " from" + who
-        | '"' + pp.Word(pp.alphas)("command") + pp.Regex(r'[^"]*+"') + who
+        | '"' + pp.Word(pp.alphas)("command") + pp.Regex(r'[^"\n]*+"') + who
     )
 )
 # Turned away before a greeting: `refused connection from H=...`, `Connection from [ip] refused: too many connections`.
@@ -186,6 +188,39 @@ taken_over = lowered(pp.Regex(r"(?s:.*) id=") + pp.Regex("[0-9A-Za-z-]{16,23}$")
 
 local_reply = lowered(pp.FollowedBy(pp.Regex("[45]")) + reply)
 """A text of our own configuration may begin with the reply to give."""
+
+# --- what most lines of a log are, and which of the others may matter ------------------------------------------------
+
+end = pp.Regex(r"(?![^\n])")
+usual_field = pp.Regex(r' (?!(?:H|QT|C)=)[A-Za-z][A-Za-z0-9]*+\*?+=(?!["<])\S++(?<!:)')
+usual_target = pp.NotAny(pp.Regex(r'(?:[^\n<]++|<(?!"))*+<"')) + pp.FollowedBy(pp.Regex(r"[^\s@]++@")) + plain("target")
+success = pp.FollowedBy(pp.Regex(r"2[0-9]{2}(?![0-9])") + pp.Opt(pp.Regex(r"[ -]") + enhanced_code("code")))
+usual_delivery = (
+    (pp.Literal("=>") | "->" | ">>")("flag")
+    + " "
+    + usual_target
+    + pp.Opt(" <" + pp.Regex('[^<>"\n]++')("top") + ">")
+    + pp.Opt(pp.Regex(" [FP]=<") + pp.Regex('[^<>"\n]++')("sender") + ">")
+    + pp.ZeroOrMore(usual_field)
+    + pp.Opt(" H=" + host_name("relay") + pp.Opt("*"))
+    + pp.ZeroOrMore(usual_field)
+    + pp.Opt(' C="' + success + pp.Regex(r'(?:[^"\\\n]++|\\.)*+')("confirmation") + '"')
+    + pp.Opt(queue_time)
+    + pp.ZeroOrMore(usual_field)
+    + end
+)
+usual_arrival = (
+    "<= "
+    + pp.Regex(r'(?!<>)[^\s"]++')("arrival_sender")
+    + pp.ZeroOrMore(usual_field)
+    + (" H=" + host_name("peer") | end)
+)
+
+usual_lines = lowered_block(
+    start=exim_stamp("stamp") + " " + pp.Opt(pp.Regex(r"\[[0-9]+\] ")),
+    forms=message_id("queue_id") + " " + (usual_delivery | usual_arrival | completion),
+    worth=message_id + " " + (flag | "<= ") | rejection.grammar,
+)
 
 # --- a whole line -------------------------------------------------------------------------------------------------
 
@@ -267,7 +302,7 @@ class EximParser:
 
     def reader(self, clock: Clock = time.time) -> LineReader:
         """A reader for one file. `clock` supplies the year that syslog leaves out."""
-        return _Reader(Stamps(clock)).read
+        return _Reader(Stamps(clock))
 
 
 _any_message = lowered(message_id + " " | pp.Regex(r"exim [0-9.]+ daemon started|(?:Start|End) queue run: pid="))
@@ -276,11 +311,31 @@ MARKS = (" rejected", "refused", " => ", " -> ", " >> ", " ** ", " == ")
 """What a line that is no station must hold to be of interest: a cheap test before other grammars are tried."""
 
 
-class _Reader:
-    def __init__(self, stamps: Stamps) -> None:
-        self._stamps = stamps
+_NAMES = usual_lines.names
+_ARRIVAL, _FLAG, _CONFIRMATION = map(_NAMES.index, ("arrival_sender", "flag", "confirmation"))
 
-    def read(self, line: str) -> Sequence[Entry]:
+
+class _Reader(UsualReader):
+    mta = "exim"
+    lines = usual_lines
+    columns = Columns(
+        stamp=_NAMES.index("stamp"),
+        origin=None,
+        queue_id=_NAMES.index("queue_id"),
+        arrival=_ARRIVAL,
+        peer=_NAMES.index("peer"),
+        sender=_ARRIVAL,
+        removal=_NAMES.index("completed"),
+        outcome=_FLAG,
+        recipient=_NAMES.index("target"),
+        original_recipient=_NAMES.index("top"),
+        relay=_NAMES.index("relay"),
+        code=_NAMES.index("code"),
+        delay=_NAMES.index("queue_time"),
+    )
+    delivered = frozenset({"=>", "->", ">>"})
+
+    def __call__(self, line: str, /) -> Sequence[Entry]:
         found = station_line.values(line)
         if found is not None:
             return self._station(found) if _is_exim(found) else ()
@@ -297,6 +352,21 @@ class _Reader:
             raise UnparsedLineError("an outcome of an unknown form")
         return ()
 
+    def entries_of(self, row: Row) -> Sequence[Entry]:
+        found = {name: text for name, text in zip(_NAMES, row, strict=True) if text}
+        if row[_ARRIVAL] and "peer" in found:
+            found["relay"] = found["peer"]
+        return self._station(found)
+
+    def line_of(self, row: Row) -> str:
+        return f"{row[0]} {row[-1]}" if row[0] else row[-1]
+
+    def passed_to(self, row: Row) -> str | None:
+        return (taken_over.values(row[_CONFIRMATION]) or {}).get("passed_to")
+
+    def seconds(self, delay: str) -> float:
+        return _seconds(delay)
+
     def _station(self, found: dict[str, str]) -> Sequence[Entry]:
         if "flag" in found:
             return self._outcome(found)
@@ -306,7 +376,7 @@ class _Reader:
                 what=StepKind.REMOVED if sender is None else StepKind.ARRIVED,
                 mta=PARSER.name,
                 queue_id=found["queue_id"],
-                time=self._stamps.seconds(found.get("stamp")),
+                time=self.stamps.seconds(found.get("stamp")),
                 host=found.get("host"),
                 sender="" if sender == "<>" else sender,
                 peer=found.get("relay"),
@@ -329,7 +399,7 @@ class _Reader:
                 mta=PARSER.name,
                 outcome=outcome,
                 code=code,
-                time=self._stamps.seconds(found.get("stamp")),
+                time=self.stamps.seconds(found.get("stamp")),
                 host=found.get("host"),
                 reply_code=reply_code,
                 queue_id=found["queue_id"],
@@ -365,7 +435,7 @@ class _Reader:
             mta=PARSER.name,
             outcome=Outcome.REJECTED,
             code=code_of(answered, Outcome.REJECTED)[0],
-            time=self._stamps.seconds(prefix.get("stamp")),
+            time=self.stamps.seconds(prefix.get("stamp")),
             host=prefix.get("host"),
             queue_id=found.get("queue_id"),
             recipient=found.get("recipient"),

@@ -27,6 +27,7 @@ __all__ = [
     "reply",
     "rest",
     "syslog_prefix",
+    "usual_prefix",
     "values",
 ]
 
@@ -44,7 +45,7 @@ def values(grammar: pp.ParserElement, line: str) -> dict[str, str] | None:
         return None
 
 
-rest = pp.Regex(r"(?s:.*)")
+rest = pp.Regex(r"[^\n]*")
 """Everything up to the end of the line."""
 
 # --- time stamps and the syslog prefix (RFC 3164, RFC 5424, RFC 3339) -----------------------------------------
@@ -102,6 +103,17 @@ syslog_prefix = _rfc5424_header | _bsd_header | _bare_header
 gives `stamp`, `host` (both may be missing) and `program`."""
 
 
+usual_prefix = (
+    (bsd_stamp | iso_stamp)("stamp")
+    + pp.Regex(" ")
+    + pp.NotAny(_level | _facility)
+    + pp.Combine(_host + " " + pp.NotAny(_level) + _program)("origin")
+    + pp.Regex(r"\[[0-9]+\]: ")
+    + pp.NotAny(_solaris_id)
+)
+"""The prefix as most servers have it. Gives `stamp`, and `origin`: host and program, with a space between them."""
+
+
 class Stamps:
     """Turns time stamps into seconds since 1970 UTC.
 
@@ -147,6 +159,24 @@ class Stamps:
                 return found
         raise ValueError("no such day")
 
+    def span(self, stamps: set[str]) -> tuple[float, float] | None:
+        """The earliest and the latest of the times of some stamps; None if none of them is a time."""
+        if not stamps:
+            return None
+        if self._are_in_order(stamps):
+            stamps = {min(stamps), max(stamps)}
+        times = [time for each in stamps if (time := self.seconds(each)) is not None]
+        return (min(times), max(times)) if times else None
+
+    @staticmethod
+    def _are_in_order(stamps: set[str]) -> bool:
+        """Whether the order of stamps as texts is that of their times: one day's, or with one zone or none."""
+        low, high = min(stamps), max(stamps)
+        if low[0] > "9":
+            return low[:6] == high[:6]  # the days of a month are in order, the months' names are not
+        zone = low[19:].lstrip(".,0123456789")
+        return all(each.endswith(zone) for each in stamps) if zone else all(len(each) == 19 for each in stamps)
+
     @staticmethod
     def _iso(stamp: str) -> float:
         date, clock = stamp[:10], stamp[11:].replace(" ", "").replace(",", ".")
@@ -155,10 +185,10 @@ class Stamps:
 
 # --- addresses ------------------------------------------------------------------------------------------------
 
-quoted_local_part = r'"(?:[^"\\]++|\\.)*+"'
+quoted_local_part = r'"(?:[^"\\\n]++|\\.)*+"'
 """RFC 5321 Quoted-string, as a pattern."""
 
-bracketed_address = pp.Regex(rf"(?:{quoted_local_part}[^<>]*+|[^<>]*+)(?=>)")
+bracketed_address = pp.Regex(rf"(?:{quoted_local_part}[^<>\n]*+|[^<>\n]*+)(?=>)")
 """Whatever stands between angle brackets, in the quoted form brackets included."""
 
 address = pp.Regex(rf'{quoted_local_part}[^<>\s]*+(?=>)|[^<>"\s]*+(?=>)')

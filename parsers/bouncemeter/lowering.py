@@ -6,7 +6,7 @@ same values, and takes no more than linear time where the grammar's own patterns
 refused when the module is imported, by a sentence that names the element.
 
 Comes in: a grammar that takes white space as it is (`bouncemeter.grammar.exact`). Goes out: a `Lowered`, or, for a
-list such as the fields of a row, a `LoweredList`.
+list such as the fields of a row, a `LoweredList`; or, for lines in a block of text, a `LoweredBlock`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyparsing as pp
 
 from bouncemeter.grammar import exact
 
-__all__ = ["CannotLowerError", "Lowered", "LoweredList", "lowered", "lowered_list"]
+__all__ = ["CannotLowerError", "Lowered", "LoweredBlock", "LoweredList", "lowered", "lowered_block", "lowered_list"]
 
 
 class CannotLowerError(TypeError):
@@ -91,6 +91,38 @@ class LoweredList:
             yield match
 
 
+class LoweredBlock:
+    """A pattern that finds, in a block of lines, those of usual forms, and those that need a closer look.
+
+    Each line that is found gives a row: the texts of all names, empty where the line has none, and at the end, under
+    the name `CLOSER`, what has to be looked at: what follows the start, or all of a line without such a start.
+
+    Attributes:
+        start, forms, worth: The grammars that it was made from.
+        names: The names of a row's texts, in their order.
+    """
+
+    def __init__(self, start: pp.ParserElement, forms: pp.ParserElement, worth: pp.ParserElement) -> None:
+        self.start, self.forms, self.worth = start, forms, worth
+        maker = _Maker()
+        begin = maker.expression(start)
+        begun = next(iter(maker.groups))
+        form, look = maker.expression(forms), _Maker(named=False).expression(worth)
+        self.names = [*maker.groups.values(), CLOSER]
+        if len(set(self.names)) < len(self.names):
+            raise CannotLowerError("a name stands twice in the forms of a block's lines")
+        self.pattern = re.compile(
+            rf"\n(?:{begin})?+(?:(?({begun})(?:{form})|(?!))|(?({begun})(?={look}))(?P<{CLOSER}>[^\n]++))"
+        )
+
+    def rows(self, text: str) -> list[tuple[str, ...]]:
+        """The rows of a text, each of whose lines begins with a line feed."""
+        return self.pattern.findall(text)
+
+
+CLOSER = "closer"
+
+
 def lowered(grammar: pp.ParserElement) -> Lowered:
     """Compile a grammar.
 
@@ -107,6 +139,20 @@ def lowered_list(grammar: pp.ParserElement) -> LoweredList:
         CannotLowerError: An element cannot be expressed exactly, or the grammar is not of a list.
     """
     return LoweredList(exact(grammar))
+
+
+def lowered_block(*, start: pp.ParserElement, forms: pp.ParserElement, worth: pp.ParserElement) -> LoweredBlock:
+    """Compile the grammars of a block's lines, none of which may match a line feed.
+
+    Args:
+        start: How usual lines start. Its first part has a name.
+        forms: What follows the start in lines of usual forms.
+        worth: What follows the start in other lines that may matter.
+
+    Raises:
+        CannotLowerError: An element cannot be expressed exactly, or a name stands twice.
+    """
+    return LoweredBlock(exact(start), exact(forms), exact(worth))
 
 
 _NO_DEFAULT = pp.Opt(pp.Empty()).defaultValue

@@ -10,12 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from bouncemeter.event import Entry
 
+if TYPE_CHECKING:
+    from bouncemeter.blocks import Block
+
 __all__ = [
     "GROUP",
+    "BlockReader",
     "Clock",
     "LineReader",
     "Parser",
@@ -37,6 +41,17 @@ LineReader = Callable[[str], Sequence[Entry]]
 """Reads one line, without its line end, and gives what it tells; nothing for a line of no interest.
 
 Raises `UnparsedLineError` for a line that should have been understood."""
+
+
+@runtime_checkable
+class BlockReader(Protocol):
+    """A line reader that can also read many lines at once; see `bouncemeter.blocks.UsualReader`."""
+
+    def __call__(self, line: str, /) -> Sequence[Entry]: ...
+
+    def block(self, text: str) -> Block:
+        """What whole lines tell, each of them with its line feed."""
+        ...
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from functools import lru_cache
 
 import pyparsing as pp
 
+from bouncemeter.blocks import Columns, Row, UsualReader
 from bouncemeter.event import EnhancedCode, Entry, Event, Outcome, Stage, Step, StepKind
 from bouncemeter.grammar import (
     Stamps,
@@ -29,8 +30,9 @@ from bouncemeter.grammar import (
     reply,
     rest,
     syslog_prefix,
+    usual_prefix,
 )
-from bouncemeter.lowering import lowered
+from bouncemeter.lowering import lowered, lowered_block
 from bouncemeter.plugin import Clock, LineReader, UnparsedLineError
 
 __all__ = ["PARSER", "PostfixParser"]
@@ -46,15 +48,16 @@ number = pp.Regex(r"[0-9]+(?:\.[0-9]+)?")
 recipient = address | pp.Regex(r".*?(?=>, (?:orig_to=<|relay=))")
 sender = address | pp.Regex(r".*?(?=>, (?:size=|status=))")
 
-relay = pp.Regex(r"[^,\s\[]*+(?:\[[^\]]*+\])?+(?::[0-9]+)?+(?=, )")
+relay = pp.Regex(r"[^,\s\[]*+(?:\[[^\]\n]*+\])?+(?::[0-9]+)?+(?=, )")
 """`none`, `local`, `mx.dest.test[192.0.2.1]:25`, `mail[private/dovecot-lmtp]`, an IPv6 address in brackets."""
 
-client = pp.Regex(r"[^\s\[]*+\[[^\]]*+\](?::[0-9]+)?+")
+client = pp.Regex(r"[^\s\[]*+\[[^\]\n]*+\](?::[0-9]+)?+")
 """`unknown[192.0.2.1]`; postscreen writes `[192.0.2.1]:41000`."""
 
 other_field = pp.Regex(r"(?!(?:delays?|dsn|status)=)[a-z][a-z_]*+=[^,\s(]*+, ")
 
 text = rest("text")
+end = pp.Regex(r"(?![^\n])")
 
 # --- the other server's words, after the last field -------------------------------------------------------------
 
@@ -76,7 +79,7 @@ taken_over = lowered(
 
 # --- the forms of a message under a queue ID -----------------------------------------------------------------------
 
-delivery = (
+attempt = (
     "to=<"
     + recipient("recipient")
     + ">, "
@@ -89,6 +92,9 @@ delivery = (
     + pp.ZeroOrMore(other_field)
     + pp.Opt(pp.Regex(r"delays=[0-9./]*+, "))
     + pp.ZeroOrMore(other_field)
+)
+delivery = (
+    attempt
     + pp.Opt("dsn=" + enhanced_code("dsn") + ", ")
     + "status="
     + pp.Word(pp.alphas)("status")
@@ -117,7 +123,7 @@ notification = (
     + pp.Word(pp.alphanums)("related")
 )
 
-removal = (pp.Literal("removed") | "requeued")("removed") + pp.StringEnd()
+removal = (pp.Literal("removed") | "requeued")("removed") + end
 """`requeued` by postsuper(1): the message comes back under another queue ID, with `orig_id=`."""
 
 station = queue_id("queue_id") + ": " + (delivery | queued | expiry | arrival | submission | notification | removal)
@@ -149,6 +155,31 @@ content_rejection = pp.Regex(r"reject: (?:(?:mime-|nested-)?header|body|content|
 
 rejection = lowered((pp.Literal("NOQUEUE") | queue_id("queue_id")) + ": " + (content_rejection | smtpd_rejection))
 bare_rejection = lowered(smtpd_rejection)
+
+# --- what most lines of a log are, and which of the others may matter ------------------------------------------------
+
+usual_delivery = (
+    attempt
+    + "dsn="
+    + enhanced_code("dsn")
+    + ", status="
+    + (pp.Literal("sent") | "deferred" | "bounced")("status")
+    + " ("
+    + pp.NotAny("forwarded as ")
+    + text
+)
+usual_queued = pp.NotAny(pp.Literal("from=<>") | "from=<double-bounce@") + queued
+usual_arrival = "client=" + client("peer") + pp.ZeroOrMore(login) + end
+usual_removal = pp.Literal("removed")("removed") + end
+
+usual_lines = lowered_block(
+    start=usual_prefix,
+    forms=queue_id("queue_id") + ": " + (usual_delivery | usual_queued | usual_arrival | usual_removal),
+    worth=pp.Regex(
+        r"(?:(?:[^:\n]++|:(?! ))*+: )?"
+        r"(?:to=<|from=<|client=|uid=|(?:milter-|proxy-)?+reject: |(?:sender|postmaster) |requeued)"
+    ),
+)
 
 # --- a whole line -------------------------------------------------------------------------------------------------
 
@@ -208,7 +239,7 @@ class PostfixParser:
 
     def reader(self, clock: Clock = time.time) -> LineReader:
         """A reader for one file. `clock` supplies the year that syslog leaves out."""
-        return _Reader(Stamps(clock)).read
+        return _Reader(Stamps(clock))
 
 
 @lru_cache(maxsize=256)
@@ -219,11 +250,31 @@ def _is_postfix(program: str) -> bool:
     return bool(instance and slash and agent in AGENTS)
 
 
-class _Reader:
-    def __init__(self, stamps: Stamps) -> None:
-        self._stamps = stamps
+_NAMES = usual_lines.names
+_QUEUE_ID, _SENDER, _PEER, _STATUS, _TEXT = map(_NAMES.index, ("queue_id", "sender", "peer", "status", "text"))
 
-    def read(self, line: str) -> Sequence[Entry]:
+
+class _Reader(UsualReader):
+    mta = "postfix"
+    lines = usual_lines
+    columns = Columns(
+        stamp=_NAMES.index("stamp"),
+        origin=_NAMES.index("origin"),
+        queue_id=_QUEUE_ID,
+        arrival=_PEER,
+        peer=_PEER,
+        sender=_SENDER,
+        removal=_NAMES.index("removed"),
+        outcome=_STATUS,
+        recipient=_NAMES.index("recipient"),
+        original_recipient=_NAMES.index("original_recipient"),
+        relay=_NAMES.index("relay"),
+        code=_NAMES.index("dsn"),
+        delay=_NAMES.index("delay"),
+    )
+    delivered = frozenset({"sent"})
+
+    def __call__(self, line: str, /) -> Sequence[Entry]:
         found = station_line.values(line)
         if found is not None:
             return self._station(found) if _is_postfix(found["program"]) else ()
@@ -245,6 +296,30 @@ class _Reader:
             raise UnparsedLineError("an outcome of an unknown form")
         return ()
 
+    def entries_of(self, row: Row) -> Sequence[Entry]:
+        found = {name: text for name, text in zip(_NAMES, row, strict=True) if text}
+        found["host"] = self.host_of(found["origin"])
+        if row[_STATUS]:
+            return self._delivery(found)
+        what = StepKind.QUEUED if row[_SENDER] else StepKind.ARRIVED if row[_PEER] else StepKind.REMOVED
+        return (self._step(found, what),)
+
+    def line_of(self, row: Row) -> str:
+        stamp, origin, *_, rest = row
+        return f"{stamp} {origin}[0]: {rest}" if stamp else rest
+
+    def host_of(self, origin: str) -> str:
+        return origin.partition(" ")[0]
+
+    def is_ours(self, origin: str) -> bool:
+        return _is_postfix(origin.partition(" ")[2])
+
+    def passed_to(self, row: Row) -> str | None:
+        return (taken_over.values(row[_TEXT].removesuffix(")")) or {}).get("passed_to")
+
+    def seconds(self, delay: str) -> float:
+        return float(delay)
+
     def _station(self, found: dict[str, str]) -> Sequence[Entry]:
         if "status" in found:
             return self._delivery(found)
@@ -254,29 +329,30 @@ class _Reader:
                     mta=PARSER.name,
                     outcome=Outcome.EXPIRED,
                     code=EnhancedCode(4, 4, 7),
-                    time=self._stamps.seconds(found.get("stamp")),
+                    time=self.stamps.seconds(found.get("stamp")),
                     host=found.get("host"),
                     queue_id=found["queue_id"],
                     sender=found["sender"],
                     text=found["text"],
                 ),
             )
-        sender = found.get("sender")
         for mark, what in _STEPS.items():
             if mark in found:
-                return (
-                    Step(
-                        what=what,
-                        mta=PARSER.name,
-                        queue_id=found["queue_id"],
-                        time=self._stamps.seconds(found.get("stamp")),
-                        host=found.get("host"),
-                        sender="" if sender is not None and sender.startswith(DOUBLE_BOUNCE) else sender,
-                        peer=found.get("peer"),
-                        related=found.get("related"),
-                    ),
-                )
+                return (self._step(found, what),)
         raise AssertionError(f"a form without a step: {found}")
+
+    def _step(self, found: dict[str, str], what: StepKind) -> Step:
+        sender = found.get("sender")
+        return Step(
+            what=what,
+            mta=PARSER.name,
+            queue_id=found["queue_id"],
+            time=self.stamps.seconds(found.get("stamp")),
+            host=found.get("host"),
+            sender="" if sender is not None and sender.startswith(DOUBLE_BOUNCE) else sender,
+            peer=found.get("peer"),
+            related=found.get("related"),
+        )
 
     def _delivery(self, found: dict[str, str]) -> Sequence[Entry]:
         status = found["status"]
@@ -285,7 +361,7 @@ class _Reader:
         if status not in OUTCOMES:
             raise UnparsedLineError(f"status={status} is not an outcome known of Postfix")
         outcome = OUTCOMES[status]
-        said = found.get("text", "").removesuffix(")")
+        said, relay = found.get("text", "").removesuffix(")"), found.get("relay", "")
         answered = remote_reply.values(said) or {}
         if "dsn" in found:
             answered["code"] = found["dsn"]
@@ -296,15 +372,15 @@ class _Reader:
                 mta=PARSER.name,
                 outcome=outcome,
                 code=code,
-                time=self._stamps.seconds(found.get("stamp")),
+                time=self.stamps.seconds(found.get("stamp")),
                 host=found.get("host"),
                 reply_code=reply_code,
                 queue_id=found["queue_id"],
                 passed_to=taken.get("passed_to"),
-                forwarded=found["relay"] == "local" and said.startswith("forwarded as "),
-                recipient=found["recipient"],
-                original_recipient=found.get("original_recipient"),
-                relay=found["relay"],
+                forwarded=relay == "local" and said.startswith("forwarded as "),
+                recipient=found.get("recipient", ""),
+                original_recipient=found.get("original_recipient") or None,
+                relay=relay,
                 delay=float(found["delay"]) if "delay" in found else None,
                 text=said,
             ),
@@ -319,7 +395,7 @@ class _Reader:
             mta=PARSER.name,
             outcome=Outcome.REJECTED,
             code=code,
-            time=self._stamps.seconds(prefix.get("stamp")),
+            time=self.stamps.seconds(prefix.get("stamp")),
             host=prefix.get("host"),
             reply_code=reply_code,
             queue_id=found.get("queue_id"),

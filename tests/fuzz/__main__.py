@@ -36,7 +36,7 @@ def parse(parser: Parser) -> Callable[[bytes], None]:
     def target(data: bytes) -> None:
         lines = text.Lines()
         read, ledger, counters = parser.reader(lambda: CLOCK), Ledger(recording=True), Counters()
-        for line in [*lines.feed(data), *lines.end()]:
+        for line in (lines.feed(data) + lines.end()).split("\n")[:-1]:
             parser.recognises(line)
             try:
                 entries = read(line)
@@ -65,9 +65,8 @@ def cut(data: bytes) -> None:
     """A stream of bytes into lines, whole and in pieces."""
     whole, pieces = text.Lines(), text.Lines()
     size = 1 + (data[0] if data else 0)
-    found = [*whole.feed(data), *whole.end()]
-    parts = [each for place in range(0, len(data), size) for each in pieces.feed(data[place : place + size])]
-    assert found == [*parts, *pieces.end()]
+    parts = [pieces.feed(data[place : place + size]) for place in range(0, len(data), size)]
+    assert whole.feed(data) + whole.end() == "".join(parts) + pieces.end()
 
 
 def frames(data: bytes) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from bouncemeter.event import Entry
+from bouncemeter.blocks import Block
 from bouncemeter.plugin import Parser, parsers
 
 from bouncemeter_exporter.reading import LogReader
@@ -285,7 +285,7 @@ class FollowedFile:
             self.go_on_in(found)
         return found is None
 
-    def poll(self, size: int) -> Iterator[list[Entry]]:
+    def poll(self, size: int) -> Iterator[Block]:
         """Read what was added, up to a number of bytes.
 
         Raises:
@@ -295,9 +295,9 @@ class FollowedFile:
         while self._handle is not None and size > 0 and (block := self._handle.read(min(BLOCK, size))):
             size -= len(block)
             self.read_to += len(block)
-            lines = self._lines.feed(block)
+            text = self._lines.feed(block)
             self._tail = (self._tail + block)[-(TAIL + self._lines.held) :]
-            yield self.log.take(lines)
+            yield self.log.take(text)
         if size > 0:
             self._goal = min(self._goal, self.read_to)
             if self.rotated and self._handle is not None and not self._compressed:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 
-from bouncemeter.event import Entry
+from bouncemeter.blocks import Block
 from bouncemeter.plugin import Parser
 
 from bouncemeter_exporter.reading import UnknownFormatError
@@ -159,7 +159,7 @@ class FollowedFiles:
         """None: files do not tell that they grew."""
         return iter(())
 
-    def poll(self) -> Iterator[list[Entry]]:
+    def poll(self) -> Iterator[Block]:
         """What was added since the last time. A file that has much to catch up is read before those that follow it."""
         if time.monotonic() >= self._next_look:
             self._look()
@@ -187,7 +187,7 @@ class FollowedFiles:
 
     # --- reading ------------------------------------------------------------------------------------------------
 
-    def _read(self, file: FollowedFile, size: int) -> Iterator[list[Entry]]:
+    def _read(self, file: FollowedFile, size: int) -> Iterator[Block]:
         try:
             if file.content_replaced():
                 self._succeed(file)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bouncemeter.event import Entry
+from bouncemeter.blocks import Block
 from bouncemeter.plugin import Parser
 
 from bouncemeter_exporter.sources.source import Counted, Positions
@@ -107,27 +107,27 @@ class Journal(Stream):
         if self._process is not None and self._process.stdout is not None:
             yield self._process.stdout.fileno()
 
-    def poll(self) -> Iterator[list[Entry]]:
+    def poll(self) -> Iterator[Block]:
         """Take what journalctl told."""
         if self._process is None:
             if time.monotonic() < self._start_at:
                 return
             self._start()
         left = TURN
-        while left > 0 and (block := self._read()):
-            left -= len(block)
-            self.offset += len(block)
-            told, _, self._rest = (self._rest + block).rpartition(b"\n")
+        while left > 0 and (taken := self._read()):
+            left -= len(taken)
+            self.offset += len(taken)
+            told, _, self._rest = (self._rest + taken).rpartition(b"\n")
             if len(self._rest) > MAX_ENTRY:
                 self._rest = self._rest[:1]  # no JSON any more
             read = list(lines_of(told))
             if read:
                 self._cursor = read[-1][0]
-            entries = self._log.take([line for _, line in read])
+            block = self._log.take("".join(f"{line}\n" for _, line in read))
             if not self._log.pending:
                 self._told = self._cursor
             self.up = True
-            yield entries
+            yield block
 
     def _read(self) -> bytes:
         """A further block; nothing if there is none now, or journalctl ended."""

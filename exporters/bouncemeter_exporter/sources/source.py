@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
-from bouncemeter.event import Entry
+from bouncemeter.blocks import Block
 
 from bouncemeter_exporter.reading import LogReader
 
@@ -55,7 +55,7 @@ class Source(Protocol):
         """The names of the formats found so far."""
         ...
 
-    def poll(self) -> Iterator[list[Entry]]:
+    def poll(self) -> Iterator[Block]:
         """What came since the last time, in pieces; no more than fits into a moment."""
         ...
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bouncemeter.event import Entry
+from bouncemeter.blocks import Block
 from bouncemeter.plugin import Parser
 
 from bouncemeter_exporter.reading import LogReader, UnknownFormatError
@@ -68,7 +68,7 @@ class StandardInput(Stream):
         """Standard input, until it ended."""
         return iter([self._descriptor] if self.up else [])
 
-    def poll(self) -> Iterator[list[Entry]]:
+    def poll(self) -> Iterator[Block]:
         """Read what is there."""
         left = TURN
         while self.up and left > 0 and select.select([self._descriptor], [], [], 0)[0]:
@@ -116,7 +116,7 @@ class Fifo(Stream):
         """The pipe."""
         return iter([self._descriptor])
 
-    def poll(self) -> Iterator[list[Entry]]:
+    def poll(self) -> Iterator[Block]:
         """Read what is there."""
         left = TURN
         while left > 0:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from bouncemeter.event import Entry
+from bouncemeter.blocks import Block
 from bouncemeter.plugin import Parser
 
 from bouncemeter_exporter.address import parse_listen_address, resolve
@@ -108,7 +108,7 @@ class Datagrams(Stream):
         """The socket."""
         return iter([self._socket.fileno()])
 
-    def poll(self) -> Iterator[list[Entry]]:
+    def poll(self) -> Iterator[Block]:
         """Take what has come."""
         left = TURN
         while left > 0:
@@ -121,7 +121,7 @@ class Datagrams(Stream):
                     messages.append(message)
             if not messages:
                 break
-            yield self._log.take([line_of(each) for each in messages if each.strip()])
+            yield self._log.take("".join(f"{line_of(each)}\n" for each in messages if each.strip()))
         self.dropped = max(self.dropped, self._lost())
 
     def _lost(self) -> int:
@@ -151,7 +151,7 @@ class StreamSocket(Stream):
         """The socket and all connections."""
         return iter([self._socket.fileno(), *(each.fileno() for each in self._connections)])
 
-    def poll(self) -> Iterator[list[Entry]]:
+    def poll(self) -> Iterator[Block]:
         """Take what has come."""
         self._accept()
         left = TURN
@@ -160,7 +160,7 @@ class StreamSocket(Stream):
                 left -= len(block)
                 self.offset += len(block)
                 messages = self._connections[connection].feed(block)
-                yield self._log.take([line_of(each) for each in messages if each.strip()])
+                yield self._log.take("".join(f"{line_of(each)}\n" for each in messages if each.strip()))
             if left <= 0:
                 return
 

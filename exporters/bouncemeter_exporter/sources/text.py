@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-__all__ = ["COMPRESSED", "MAX_LINE", "STDIN", "Lines", "SourceError", "broken", "one_line", "open_log", "read_lines"]
+__all__ = ["COMPRESSED", "MAX_LINE", "STDIN", "Lines", "SourceError", "broken", "one_line", "open_log", "read_text"]
 
 MAX_LINE = 65_536
 """Bytes of a line that are looked at."""
 
-BLOCK = 262_144
+BLOCK = 2_097_152
+"""Bytes that are read at a time: much mail comes and leaves within them."""
 
 STDIN = "-"
 """The name of standard input."""
@@ -35,30 +36,30 @@ class SourceError(Exception):
 
 
 class Lines:
-    """Cuts a stream of bytes into lines, holding back a last line that has not ended."""
+    """Cuts a stream of bytes into whole lines, holding back a last line that has not ended."""
 
     def __init__(self, *, overlong: bool = False) -> None:
         self._rest = b""
         self._overlong = overlong
 
-    def feed(self, block: bytes) -> list[str]:
-        """The lines that a further block of bytes completes, without their ends."""
+    def feed(self, block: bytes) -> str:
+        """The lines that a further block of bytes completes, each with a line feed at its end."""
         ended, line_feed, last = (self._rest + block).rpartition(b"\n")
-        lines = self._cut(ended) if line_feed else []
-        if lines and self._overlong:
-            del lines[0]  # the tail of a line whose beginning was given already
+        text = self._text(ended) if line_feed else ""
+        if line_feed and self._overlong:
+            text = text.partition("\n")[2]  # after the tail of a line whose beginning was given already
             self._overlong = False
         if len(last) > MAX_LINE:
             if not self._overlong:
-                lines.append(self._text(last))
+                text += self._line(last)
             self._overlong, last = True, b""
         self._rest = last
-        return lines
+        return text
 
-    def end(self) -> list[str]:
+    def end(self) -> str:
         """The last line, if the stream ended without a line feed."""
         rest, self._rest = self._rest, b""
-        return [self._text(rest)] if rest and not self._overlong else []
+        return self._line(rest) if rest and not self._overlong else ""
 
     @property
     def held(self) -> int:
@@ -70,16 +71,28 @@ class Lines:
         """Whether what comes next is the tail of a line of which the beginning was given already."""
         return self._overlong
 
-    def _cut(self, ended: bytes) -> list[str]:
-        """Whole lines, all decoded at once; each by itself where one may be too long."""
-        lines = ended.decode("utf-8", "backslashreplace").split("\n")
-        if max(map(len, lines)) > MAX_LINE // 4:  # a character has four bytes at most
-            return [self._text(line) for line in ended.split(b"\n")]
-        return [line.removesuffix("\r") for line in lines] if b"\r" in ended else lines
+    def _text(self, ended: bytes) -> str:
+        """Whole lines, all decoded at once; each by itself where one is too long."""
+        if _has_overlong(ended):
+            return "".join(map(self._line, ended.split(b"\n")))
+        if b"\r" in ended:
+            ended = ended.replace(b"\r\n", b"\n").removesuffix(b"\r")
+        return ended.decode("utf-8", "backslashreplace") + "\n"
 
     @staticmethod
-    def _text(line: bytes) -> str:
-        return line[:MAX_LINE].removesuffix(b"\r").decode("utf-8", "backslashreplace")
+    def _line(line: bytes) -> str:
+        return line[:MAX_LINE].removesuffix(b"\r").decode("utf-8", "backslashreplace") + "\n"
+
+
+def _has_overlong(lines: bytes) -> bool:
+    """Whether one of some lines is longer than `MAX_LINE`."""
+    start = 0
+    while len(lines) - start > MAX_LINE:
+        end = lines.rfind(b"\n", start, start + MAX_LINE + 1)
+        if end < 0:
+            return True
+        start = end + 1
+    return False
 
 
 def one_line(text: str) -> str:
@@ -124,8 +137,8 @@ def broken() -> tuple[type[Exception], ...]:
     return (SourceError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, *more)
 
 
-def read_lines(stream: BinaryIO | io.BufferedIOBase, name: str) -> Iterator[tuple[list[str], int]]:
-    """The lines of a stream up to its end, in lists, each list with the number of bytes that it took.
+def read_text(stream: BinaryIO | io.BufferedIOBase, name: str) -> Iterator[tuple[str, int]]:
+    """The lines of a stream up to its end, some at a time, with the number of bytes that they took.
 
     Args:
         stream: What to read; bytes are counted after decompression.

@@ -1,0 +1,226 @@
+"""Reading many lines at once: one pattern finds the lines of usual forms in a block of text, and each becomes a row of
+texts. Of most rows no entry is ever made: mail that came, was delivered and left can be counted as it stands.
+
+What is not of a usual form and may still matter is looked at more closely, line by line.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import NamedTuple, TypeVar
+
+from bouncemeter.event import Entry, Event
+from bouncemeter.grammar import Stamps
+from bouncemeter.lowering import LoweredBlock
+
+__all__ = ["Block", "Columns", "Row", "Rows", "UsualReader", "read_lines"]
+
+T = TypeVar("T")
+
+Row = tuple[str, ...]
+"""The texts of one line, empty where the line has none: see `bouncemeter.lowering.LoweredBlock`."""
+
+
+class Columns(NamedTuple):
+    """What is where in a row.
+
+    Attributes:
+        stamp: When.
+        origin: Host and program, as one text; None where the lines of the format have none.
+        queue_id, recipient, original_recipient, relay, delay: As in `Event`, as texts.
+        arrival: Not empty in the line of an arrival.
+        peer: The client's address, in the line of an arrival.
+        sender: The sender, in the line that first names it.
+        removal: Not empty in the line that says that the message left the queue.
+        outcome: What happened, in the log's word; empty in lines that are no outcome.
+        code: The enhanced status code of a delivery; empty where there is none.
+    """
+
+    stamp: int
+    origin: int | None
+    queue_id: int
+    arrival: int
+    peer: int
+    sender: int
+    removal: int
+    outcome: int
+    recipient: int
+    original_recipient: int
+    relay: int
+    code: int
+    delay: int
+
+
+@dataclass(slots=True)
+class Rows:
+    """What lines tell, in their order.
+
+    Attributes:
+        reader: What read them.
+        rows: The rows; one of empty texts stands for a line that had to be told at once.
+        told: What those lines tell, in their order.
+    """
+
+    reader: UsualReader
+    rows: list[Row] = field(default_factory=list)
+    told: list[Sequence[Entry]] = field(default_factory=list)
+
+    def by_server(self) -> Mapping[str | None, Rows]:
+        """The same by host."""
+        origin, host_of = self.reader.columns.origin, self.reader.host_of
+        origins = {row[origin] for row in self.rows} - {""} if origin is not None else {""}
+        hosts = {each: host_of(each) for each in origins}
+        if len(set(hosts.values())) == 1:
+            return dict.fromkeys(hosts.values(), self)
+        found: dict[str | None, Rows] = {}
+        told = iter(self.told)
+        for row in self.rows:
+            entries: Sequence[Entry] = ()
+            if row[self.reader.columns.queue_id]:
+                host = hosts[row[origin or 0]]
+            elif entries := next(told):
+                host = entries[0].host
+            else:
+                continue
+            part = found.setdefault(host, Rows(self.reader))
+            part.rows.append(row)
+            part.told += [entries] if entries else []
+        return found
+
+    def entries(self, without: Collection[str] = frozenset()) -> Iterator[Entry]:
+        """The entries in their order, but for messages of which the queue IDs are given."""
+        queue_id, entries_of, told = self.reader.columns.queue_id, self.reader.entries_of, iter(self.told)
+        for row in self.rows:
+            name = row[queue_id]
+            if not name:
+                yield from next(told)
+            elif name not in without:
+                yield from entries_of(row)
+
+    def texts(self, place: int) -> Iterator[str]:
+        """One text of each row."""
+        return map(itemgetter(place), self.rows)
+
+    def span(self) -> tuple[float, float] | None:
+        """The earliest and the latest time that the rows tell, in seconds since 1970 UTC; None if they tell none."""
+        stamps = set(self.texts(self.reader.columns.stamp)) - {""}
+        return self.reader.stamps.span(stamps)
+
+
+@dataclass(slots=True)
+class Block:
+    """What some lines tell.
+
+    Attributes:
+        rows: What they tell, in a format that has usual lines.
+        entries: What they tell, in another format.
+        events, other, unparsed: How many lines were outcomes, were of no interest, or could not be read.
+    """
+
+    rows: Rows | None = None
+    entries: list[Entry] = field(default_factory=list)
+    events: int = 0
+    other: int = 0
+    unparsed: int = 0
+
+    def __iter__(self) -> Iterator[Entry]:
+        """All entries, in the order of the lines."""
+        return iter(self.entries) if self.rows is None else self.rows.entries()
+
+    def tell(self, read: Callable[[T], Sequence[Entry]], line: T) -> Sequence[Entry]:
+        """What one line tells, and count it; nothing if it cannot be read."""
+        try:
+            told = read(line)
+        except Exception:  # UnparsedLineError, or a fault of a plugin: neither may cost other lines
+            self.unparsed += 1
+            return ()
+        for entry in told:
+            if isinstance(entry, Event):
+                self.events += 1
+                break
+        return told
+
+
+def read_lines(lines: Iterable[str], read: Callable[[str], Sequence[Entry]]) -> Block:
+    """Read lines, without their ends, one by one."""
+    block, number = Block(), 0
+    for line in lines:
+        number += 1
+        block.entries += block.tell(read, line)
+    block.other = number - block.events - block.unparsed
+    return block
+
+
+class UsualReader(ABC):
+    """Reads lines one by one, or, much faster, a block of them. A format's reader says what its usual lines are.
+
+    Attributes:
+        mta: The parser's name.
+        lines: Finds the lines of usual forms.
+        columns: What is where in their rows.
+        delivered: The outcomes that are deliveries.
+        stamps: Turns time stamps into times.
+    """
+
+    mta: str
+    lines: LoweredBlock
+    columns: Columns
+    delivered: frozenset[str]
+
+    def __init__(self, stamps: Stamps) -> None:
+        self.stamps = stamps
+
+    @abstractmethod
+    def __call__(self, line: str, /) -> Sequence[Entry]:
+        """Read one line of any form."""
+
+    @abstractmethod
+    def entries_of(self, row: Row) -> Sequence[Entry]:
+        """The entries of a row: those of its line."""
+
+    @abstractmethod
+    def line_of(self, row: Row) -> str:
+        """A line that tells what the line of a row with a `CLOSER` told."""
+
+    def host_of(self, origin: str) -> str | None:  # noqa: ARG002 - here for formats whose lines tell none
+        """The host of an origin."""
+        return None
+
+    def is_ours(self, origin: str) -> bool:
+        """Whether the program of an origin is one of this format's."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def passed_to(self, row: Row) -> str | None:
+        """The queue ID that the next server says it gave the message of a delivery."""
+
+    @abstractmethod
+    def seconds(self, delay: str) -> float:
+        """A delay as a number of seconds."""
+
+    def block(self, text: str) -> Block:
+        """Read a block of lines.
+
+        Args:
+            text: Whole lines, each with its line feed.
+        """
+        block, outcome, origin = Block(), self.columns.outcome, self.columns.origin
+        rows = self.lines.rows("\n" + text)
+        if origin is not None:
+            foreign = {each for each in {row[origin] for row in rows} if each and not self.is_ours(each)}
+            rows = [row for row in rows if row[origin] not in foreign] if foreign else rows
+        left, nothing = {"", *self.delivered}, ("",) * len(self.lines.names)
+        told = []
+        for place in [place for place, row in enumerate(rows) if row[-1] or row[outcome] not in left]:
+            row, rows[place] = rows[place], nothing
+            told.append(block.tell(self._read_closer if row[-1] else self.entries_of, row))
+        block.rows = Rows(self, rows, told)
+        block.events += sum(1 for row in rows if row[outcome])
+        block.other = text.count("\n") - block.events - block.unparsed
+        return block
+
+    def _read_closer(self, row: Row) -> Sequence[Entry]:
+        return self(self.line_of(row))
