@@ -82,7 +82,7 @@ def parts(mta: str) -> list[str]:
     module = MODULES[mta]
     messages = [prefix["message"] for line in found if (prefix := module.any_line.values(line)) is not None]
     replies = [text for message in messages for text in re.findall(r"(?:said: |\(|: |C=\")([245]\d\d.*)", message)]
-    texts = [named["text"] for line in found if (named := module.station_line.values(line)) and "text" in named]
+    texts = [named["text"] for line in messages if (named := module.station.values(line)) and "text" in named]
     return list(dict.fromkeys([*found, *messages, *replies, *texts]))
 
 
@@ -195,7 +195,7 @@ def test_a_line_of_a_megabyte_takes_linear_time(line: str) -> None:
 
 def test_all_grammars_are_lowered() -> None:
     """No pattern is written beside the grammars: the modules match by lowered grammars alone."""
-    assert {name for name, _ in GRAMMARS} >= {"postfix.station_line", "exim.station_line", "exchange.command"}
+    assert {name for name, _ in GRAMMARS} >= {"postfix.station", "exim.station", "exchange.command"}
     for module in MODULES.values():
         assert "re" not in vars(module)
 

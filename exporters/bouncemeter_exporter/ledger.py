@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from heapq import nsmallest
 from ipaddress import ip_address
 from itertools import islice
@@ -20,7 +21,7 @@ from typing import NamedTuple, Protocol
 
 from bouncemeter.blocks import Block, Rows
 from bouncemeter.codes import label
-from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
+from bouncemeter.event import EnhancedCode, Entry, Event, Outcome, Step, StepKind
 from bouncemeter.plugin import Clock
 from bouncemeter.providers import OTHER, provider_of
 
@@ -39,6 +40,9 @@ LATE = 60.0
 MAX_DEPARTED = 10_000
 """Messages that left the queue are kept so many seconds, and so many of them, for lines that come late. Those of a
 server whose log tells no removals are kept by number alone."""
+
+MAX_UNPACKED = 1000
+"""Messages that wait are packed once so many others were touched after them: the next attempt is hours away then."""
 
 UNORDERED = 10.0
 """Seconds by which lines may stand in the wrong order: an arrival that comes so late is not another message's."""
@@ -104,14 +108,16 @@ class _Server:
         now: The latest time that its log told.
         removes: Whether its log has ever told that a message left the queue.
         passing: Messages of which nobody waits, those without a line for longest first.
-        waiting: Messages of which somebody waits, packed, in the order of their first deferral.
+        waiting: Messages of which somebody waits, in the order of their first deferral; most of them packed.
+        departed: Messages that ended, for lines that come late, those that ended first first.
     """
 
     mta: str
     now: float = 0.0
     removes: bool = False
     passing: dict[str, Message] = field(default_factory=dict)
-    waiting: dict[str, bytes] = field(default_factory=dict)
+    waiting: dict[str, Message | bytes] = field(default_factory=dict)
+    departed: dict[str, Message] = field(default_factory=dict)
 
 
 MessageName = tuple[str, str | None, str]
@@ -146,8 +152,8 @@ class Ledger:
     ) -> None:
         self._max_age, self._max_messages, self._clock = max_age, max_messages, clock
         self._servers: dict[Server, _Server] = {}
-        self._departed: OrderedDict[MessageName, Message] = OrderedDict()
-        self._messages = 0
+        self._unpacked: dict[MessageName, None] = {}
+        self._messages = self._departed = 0
         self._changed: set[MessageName] | None = set() if recording else None
         self._now = self._swept = 0.0
         self.waiting: Counter[Waiting] = Counter()
@@ -162,8 +168,8 @@ class Ledger:
         found: dict[str, float] = {}
         for server in self._servers.values():
             best = found.get(server.mta, float("inf"))
-            for packed in server.waiting.values():  # in the order of their first deferral
-                message = unpack(packed)
+            for kept in server.waiting.values():  # in the order of their first deferral
+                message = _unpacked(kept)
                 if min(each.since for each in message.recipients.values() if each.since is not None) >= best:
                     break
                 if not message.notification:
@@ -213,7 +219,7 @@ class Ledger:
         last are kept for lines that come late, and nothing else is to be known of them."""
         mta = rows.reader.mta
         server = self._servers.get((mta, host)) or _Server(mta)
-        found = passed(rows, lambda names: self._known(server, host, names))
+        found = passed(rows, lambda names: self._known(server, names))
         if not found.queue_ids or ((mta, host) not in self._servers and len(self._servers) >= MAX_SERVERS):
             return found.nothing()
         self._servers[mta, host] = server
@@ -232,16 +238,14 @@ class Ledger:
                 leaving.append(name)
         self._advance(server, last)
         for name, message in found.messages(reversed(leaving)):
-            self._departed[mta, host, name] = message
+            self._depart((mta, host, name), server, message)
             self._note((mta, host, name))
-        while len(self._departed) > MAX_DEPARTED:
-            self._drop_departed()
         return found
 
-    def _known(self, server: _Server, host: str | None, names: set[str]) -> set[str]:
+    @staticmethod
+    def _known(server: _Server, names: set[str]) -> set[str]:
         """Which of some queue IDs are those of messages that are remembered."""
-        found = (server.passing.keys() & names) | (server.waiting.keys() & names)
-        return found | {name for name in names if (server.mta, host, name) in self._departed}
+        return {*(server.passing.keys() & names), *(server.waiting.keys() & names), *(server.departed.keys() & names)}
 
     def _advance(self, server: _Server, time: float) -> None:
         """A server's log told of a time."""
@@ -297,24 +301,33 @@ class Ledger:
         """A message as it is kept, if it is still remembered."""
         mta, host, queue_id = name
         server = self._servers.get((mta, host))
-        packed = server.waiting.get(queue_id) if server is not None else None
-        if packed is not None:
-            return packed
-        message = (server.passing.get(queue_id) if server is not None else None) or self._departed.get(name)
-        return pack(message) if message is not None else None
+        if server is None:
+            return None
+        kept = server.waiting.get(queue_id) or server.passing.get(queue_id) or server.departed.get(queue_id)
+        return pack(kept) if isinstance(kept, Message) else kept
+
+    def _depart(self, name: MessageName, server: _Server, message: Message) -> None:
+        """Keep a message that ended."""
+        self._departed += name[2] not in server.departed
+        server.departed[name[2]] = message
+        if self._departed > MAX_DEPARTED:
+            self._drop_departed(name, server)
 
     def _forget_departed(self) -> None:
         """Forget messages that left the queue too long ago, by their own server's time, for a line to come."""
-        while self._departed:
-            (mta, host, _), message = next(iter(self._departed.items()))
-            server = self._servers.get((mta, host))
-            if not message.removed or (server is not None and message.seen >= server.now - LATE):
-                return
-            self._drop_departed()
+        for (mta, host), server in self._servers.items():
+            while server.departed:
+                queue_id, message = next(iter(server.departed.items()))
+                if not message.removed or message.seen >= server.now - LATE:
+                    break
+                self._drop_departed((mta, host, queue_id), server)
 
-    def _drop_departed(self) -> None:
-        name, _ = self._departed.popitem(last=False)
-        self._note(name)
+    def _drop_departed(self, name: MessageName, server: _Server) -> None:
+        """Forget the message of a server that ended first."""
+        queue_id = next(iter(server.departed))
+        del server.departed[queue_id]
+        self._departed -= 1
+        self._note((name[0], name[1], queue_id))
 
     # --- finding, keeping and forgetting messages ---------------------------------------------------------------
 
@@ -322,15 +335,16 @@ class Ledger:
         """The message of an entry, taken out of where it was kept; one that departed if the line comes late."""
         now = self._time(entry)
         message = server.passing.pop(queue_id, None)
-        if message is None and (packed := server.waiting.get(queue_id)) is not None:
-            message = unpack(packed)
+        if message is None and (kept := server.waiting.get(queue_id)) is not None:
+            message = _unpacked(kept)
             self._count_waiting(server.mta, message, -1)
         if message is not None:
             self._messages -= 1
         else:
-            message = self._departed.get((entry.mta, entry.host, queue_id))
+            message = server.departed.get(queue_id)
             if message is not None and not message.removed:
-                del self._departed[entry.mta, entry.host, queue_id]
+                del server.departed[queue_id]
+                self._departed -= 1
             elif message is None or now - message.seen > LATE:
                 return None
         message.seen = max(message.seen, now)
@@ -341,29 +355,39 @@ class Ledger:
         self._put(server, (entry.mta, entry.host, queue_id), message)
 
     def _put(self, server: _Server, name: MessageName, message: Message) -> None:
-        """Keep a message: packed if recipients wait, else as it is, or among the departed if it ended."""
+        """Keep a message, among the departed if it ended."""
         queue_id = name[2]
         if not message.removed and message.waits:
             self._count_waiting(server.mta, message, +1)
-            server.waiting[queue_id] = pack(message)
+            server.waiting[queue_id] = message
             self._messages += 1
+            self._unpacked.pop(name, None)
+            self._unpacked[name] = None
+            if len(self._unpacked) > MAX_UNPACKED:
+                self._pack_oldest()
             return
         server.waiting.pop(queue_id, None)
         ended = message.recipients and not server.removes  # of a server whose log tells no removals
         if message.removed or ended:
-            self._departed[name] = message
-            if len(self._departed) > MAX_DEPARTED:
-                self._drop_departed()
+            self._depart(name, server, message)
         else:
             server.passing[queue_id] = message
             self._messages += 1
+
+    def _pack_oldest(self) -> None:
+        """Pack the message that waits and was not touched for longest."""
+        mta, host, queue_id = name = next(iter(self._unpacked))
+        del self._unpacked[name]
+        server = self._servers.get((mta, host))
+        if server is not None and isinstance(kept := server.waiting.get(queue_id), Message):
+            server.waiting[queue_id] = pack(kept)
 
     def _count_waiting(self, mta: str, message: Message, number: int) -> None:
         if message.notification:
             return
         for _, each in message.waiting():
             if each.code is not None:
-                labels = (mta, *label(each.code), each.provider)
+                labels = _labels(mta, each.code, each.provider)
                 self.waiting[labels] += number
                 if not self.waiting[labels]:
                     del self.waiting[labels]
@@ -378,10 +402,11 @@ class Ledger:
             silent = server.now < self._now - 2 * self._max_age
             limit = self._now if silent else server.now - self._max_age
             old = [queue_id for queue_id, each in server.passing.items() if each.seen < limit]
-            old += [queue_id for queue_id, packed in server.waiting.items() if seen(packed) < limit]
+            old += [queue_id for queue_id, kept in server.waiting.items() if _seen(kept) < limit]
             for queue_id in old:
                 self._evict(key, server, queue_id)
-            if not server.passing and not server.waiting:
+            if not server.passing and not server.waiting and (silent or not server.departed):
+                self._departed -= len(server.departed)
                 del self._servers[key]
 
     def _forget_oldest(self) -> None:
@@ -390,14 +415,14 @@ class Ledger:
         oldest: list[tuple[float, int, str, Server, _Server]] = []
         for place, (key, server) in enumerate(self._servers.items()):
             passing = ((each.begun, queue_id) for queue_id, each in islice(server.passing.items(), number))
-            waiting = ((unpack(each).begun, queue_id) for queue_id, each in islice(server.waiting.items(), number))
+            waiting = ((_unpacked(each).begun, queue_id) for queue_id, each in islice(server.waiting.items(), number))
             oldest += ((begun, place, queue_id, key, server) for begun, queue_id in (*passing, *waiting))
         for _, _, queue_id, key, server in nsmallest(number, oldest):
             self._evict(key, server, queue_id)
 
     def _evict(self, key: Server, server: _Server, queue_id: str) -> None:
         if server.passing.pop(queue_id, None) is None:
-            self._count_waiting(server.mta, unpack(server.waiting.pop(queue_id)), -1)
+            self._count_waiting(server.mta, _unpacked(server.waiting.pop(queue_id)), -1)
         self._messages -= 1
         self.evicted += 1
         self._note((*key, queue_id))
@@ -443,7 +468,7 @@ class Ledger:
         message.begun, message.arrived, message.peer, message.origin = now, True, step.peer, step.related
         if step.sender is not None:
             message.queued, message.notification = True, step.sender == ""
-        if step.related and (origin := self._peek(server, step, step.related)) is not None:
+        if step.related and (origin := self._peek(server, step.related)) is not None:
             message.soft_before = _soft(origin)
         return message
 
@@ -453,11 +478,10 @@ class Ledger:
         self._keep(step, server, queue_id, about)
         self._note((step.mta, step.host, queue_id))
 
-    def _peek(self, server: _Server, entry: Entry, queue_id: str) -> Message | None:
+    def _peek(self, server: _Server, queue_id: str) -> Message | None:
         """A message, left where it is."""
-        found = server.passing.get(queue_id) or self._departed.get((entry.mta, entry.host, queue_id))
-        packed = server.waiting.get(queue_id) if found is None else None
-        return unpack(packed) if packed is not None else found
+        kept = server.passing.get(queue_id) or server.departed.get(queue_id) or server.waiting.get(queue_id)
+        return None if kept is None else _unpacked(kept)
 
     # --- outcomes -----------------------------------------------------------------------------------------------
 
@@ -465,40 +489,43 @@ class Ledger:
         message = self._find(event, server, queue_id) or self._new(event)
         if event.sender is not None:
             message.queued, message.notification = True, message.notification or event.sender == ""
-        facts = list(self._recipient(event, server, message, queue_id))
+        facts = self._recipient(event, server, message, queue_id)
         self._keep(event, server, queue_id, message)
         if message.notification:
             return [fact._replace(kind=FactKind.NOTIFICATION) for fact in facts]
         return facts
 
-    def _recipient(self, event: Event, server: _Server, message: Message, queue_id: str) -> Iterator[Fact]:
+    def _recipient(self, event: Event, server: _Server, message: Message, queue_id: str) -> list[Fact]:
         if event.recipient is None:
-            yield from self._end_all(event, message)
-            return
+            return self._end_all(event, message)
         key = _key(event, message)
-        recipient = message.recipients.setdefault(key, Recipient())
+        recipient = message.recipients.get(key)
+        if recipient is None:
+            recipient = message.recipients[key] = Recipient()
         if event.outcome is Outcome.DEFERRED:
-            yield from self._defer(event, message, recipient)
-        elif recipient.ended:
-            return
-        elif event.outcome is Outcome.DELIVERED and self._handed_on(event, server, message, queue_id):
+            return self._defer(event, message, recipient)
+        if recipient.ended:
+            return []
+        if event.outcome is Outcome.DELIVERED and self._handed_on(event, server, message, queue_id):
             recipient.ended = True
-        else:
-            yield self._end(event, message, recipient)
+            return []
+        return [self._end(event, message, recipient)]
 
-    def _defer(self, event: Event, message: Message, recipient: Recipient) -> Iterator[Fact]:
+    def _defer(self, event: Event, message: Message, recipient: Recipient) -> list[Fact]:
         """A deferral is a soft bounce once, also if its line comes behind that of the end."""
+        facts = []
         first = recipient.since is None and (event.recipient or "").lower() not in message.soft_before
         if recipient.since is None:
             recipient.since = self._time(event)
         provider = provider_of(event.relay, event.recipient)
         recipient.code, recipient.provider = event.code, provider
         if first:
-            yield Fact(FactKind.SOFT_BOUNCE, event, Outcome.DEFERRED, provider)
+            facts.append(Fact(FactKind.SOFT_BOUNCE, event, Outcome.DEFERRED, provider))
         if message.expired and not recipient.ended:
             if not message.unnamed:
-                yield self._end(replace(event, outcome=Outcome.EXPIRED), message, recipient)
+                facts.append(self._end(replace(event, outcome=Outcome.EXPIRED), message, recipient))
             recipient.ended, message.unnamed = True, False
+        return facts
 
     def _end(self, event: Event, message: Message, recipient: Recipient) -> Fact:
         recipient.ended = True
@@ -510,16 +537,16 @@ class Ledger:
             delay = round(max(0.0, event.time - message.begun), 3)
         return Fact(FactKind.ENDED, event, event.outcome, provider, delay)
 
-    def _end_all(self, event: Event, message: Message) -> Iterator[Fact]:
+    def _end_all(self, event: Event, message: Message) -> list[Fact]:
         """An end that the log tells for the message: of every recipient that waits, of one if none is known."""
         if message.expired:
-            return
+            return []
         message.expired = True
         facts = [self._end(event, message, recipient) for _, recipient in message.waiting()]
         if not facts:
             message.unnamed = True
             facts = [self._end(event, message, Recipient(provider=OTHER))]
-        yield from facts
+        return facts
 
     def _handed_on(self, event: Event, server: _Server, message: Message, queue_id: str) -> bool:
         """Whether a delivery was to a filter or to our own server, which has the message under another queue ID
@@ -528,17 +555,30 @@ class Ledger:
             return True
         if event.passed_to is None or event.passed_to == queue_id:
             return False
-        successor = self._peek(server, event, event.passed_to)
+        successor = self._peek(server, event.passed_to)
         if successor is None or self._time(event) - successor.seen > LATE:
             return False
         if not _came_back(event, message, successor, queue_id):
             return False
         # What was deferred before the hand-off is not soft once more behind it; and nobody else hands this one on.
         successor.origin, successor.soft_before = queue_id, successor.soft_before | _soft(message)
-        if event.passed_to in server.waiting:
+        if isinstance(server.waiting.get(event.passed_to), bytes):
             server.waiting[event.passed_to] = pack(successor)
         self._note((event.mta, event.host, event.passed_to))
         return True
+
+
+def _unpacked(kept: Message | bytes) -> Message:
+    return kept if isinstance(kept, Message) else unpack(kept)
+
+
+def _seen(kept: Message | bytes) -> float:
+    return kept.seen if isinstance(kept, Message) else seen(kept)
+
+
+@lru_cache(maxsize=4096)
+def _labels(mta: str, code: EnhancedCode, provider: str) -> Waiting:
+    return (mta, *label(code), provider)
 
 
 def _key(event: Event, message: Message) -> str:

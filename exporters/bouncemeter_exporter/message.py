@@ -73,7 +73,10 @@ class Message:
     @property
     def waits(self) -> bool:
         """Whether anybody waits."""
-        return any(each.waits for each in self.recipients.values())
+        for each in self.recipients.values():  # noqa: SIM110 - this is asked after every line
+            if each.since is not None and not each.ended:
+                return True
+        return False
 
     def waiting(self) -> Iterator[tuple[str, Recipient]]:
         """The recipients that wait, with their keys."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 from bouncemeter.event import Event
 from bouncemeter.phrases import Phrases
-from bouncemeter.reasons import said
+from bouncemeter.reasons import said, words_of
 from bouncemeter.tables import table
 
 __all__ = ["blocklists", "blocklists_of"]
@@ -26,4 +26,9 @@ def blocklists_of(event: Event) -> list[str]:
     """The blocklists that a reply names, each once."""
     if not event.text:
         return []
-    return list(dict.fromkeys(_names().all(said(event.text, event.reply_code))))
+    return _named(words_of(event), event.reply_code)
+
+
+@lru_cache(maxsize=2048)
+def _named(text: str | None, reply_code: int | None) -> list[str]:
+    return list(dict.fromkeys(_names().all(said(text, reply_code))))

@@ -182,8 +182,8 @@ class UsualReader(ABC):
         """The entries of a row: those of its line."""
 
     @abstractmethod
-    def line_of(self, row: Row) -> str:
-        """A line that tells what the line of a row with a `CLOSER` told."""
+    def look_closer(self, row: Row) -> Sequence[Entry]:
+        """The entries of the line of a row with a `CLOSER`."""
 
     def host_of(self, origin: str) -> str | None:  # noqa: ARG002 - here for formats whose lines tell none
         """The host of an origin."""
@@ -216,11 +216,8 @@ class UsualReader(ABC):
         told = []
         for place in [place for place, row in enumerate(rows) if row[-1] or row[outcome] not in left]:
             row, rows[place] = rows[place], nothing
-            told.append(block.tell(self._read_closer if row[-1] else self.entries_of, row))
+            told.append(block.tell(self.look_closer if row[-1] else self.entries_of, row))
         block.rows = Rows(self, rows, told)
         block.events += sum(1 for row in rows if row[outcome])
         block.other = text.count("\n") - block.events - block.unparsed
         return block
-
-    def _read_closer(self, row: Row) -> Sequence[Entry]:
-        return self(self.line_of(row))

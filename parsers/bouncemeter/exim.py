@@ -107,7 +107,7 @@ arrival = (
 
 completion = pp.Literal("Completed")("completed")
 
-station = message_id("queue_id") + " " + (outcome | arrival | completion)
+station = lowered(message_id("queue_id") + " " + (outcome | arrival | completion))
 
 # --- rejections -------------------------------------------------------------------------------------------------
 
@@ -224,7 +224,6 @@ usual_lines = lowered_block(
 
 # --- a whole line -------------------------------------------------------------------------------------------------
 
-station_line = lowered(start + station)
 any_line = lowered(start + rest("message"))
 
 # --- from words to facts ------------------------------------------------------------------------------------------
@@ -307,8 +306,8 @@ class EximParser:
 
 _any_message = lowered(message_id + " " | pp.Regex(r"exim [0-9.]+ daemon started|(?:Start|End) queue run: pid="))
 
-MARKS = (" rejected", "refused", " => ", " -> ", " >> ", " ** ", " == ")
-"""What a line that is no station must hold to be of interest: a cheap test before other grammars are tried."""
+MARKS = ("rejected", "refused", " => ", " -> ", " >> ", " ** ", " == ")
+"""What a message that is no station must hold to be of interest: a cheap test before other grammars are tried."""
 
 
 _NAMES = usual_lines.names
@@ -336,18 +335,21 @@ class _Reader(UsualReader):
     delivered = frozenset({"=>", "->", ">>"})
 
     def __call__(self, line: str, /) -> Sequence[Entry]:
-        found = station_line.values(line)
-        if found is not None:
-            return self._station(found) if _is_exim(found) else ()
-        if not any(mark in line for mark in MARKS):
-            return ()
         prefix = any_line.values(line)
-        if prefix is None or not _is_exim(prefix):
+        return self._message(prefix, prefix["message"]) if prefix is not None and _is_exim(prefix) else ()
+
+    def look_closer(self, row: Row) -> Sequence[Entry]:
+        return self._message({"stamp": row[0]}, row[-1]) if row[0] else self(row[-1])
+
+    def _message(self, prefix: dict[str, str], message: str) -> Sequence[Entry]:
+        found = station.values(message)
+        if found is not None:
+            return self._station({**prefix, **found})
+        if not any(mark in message for mark in MARKS):
             return ()
-        message = prefix["message"]
         found = rejection.values(message)
         if found is not None:
-            return (self._rejection(found, prefix),)
+            return (self._rejection(found, prefix, message),)
         if _looks_like_an_outcome.matches(message):
             raise UnparsedLineError("an outcome of an unknown form")
         return ()
@@ -358,11 +360,8 @@ class _Reader(UsualReader):
             found["relay"] = found["peer"]
         return self._station(found)
 
-    def line_of(self, row: Row) -> str:
-        return f"{row[0]} {row[-1]}" if row[0] else row[-1]
-
     def passed_to(self, row: Row) -> str | None:
-        return (taken_over.values(row[_CONFIRMATION]) or {}).get("passed_to")
+        return _passed_to(row[_CONFIRMATION])
 
     def seconds(self, delay: str) -> float:
         return _seconds(delay)
@@ -393,7 +392,6 @@ class _Reader(UsualReader):
         recipient, original = _recipients(found["target"], found.get("top"))
         taker = found["target"] if found["target"][0] in "|/" else None
         delay = found.get("queue_time")
-        taken = (taken_over.values(said or "") or {}) if outcome is Outcome.DELIVERED else {}
         return (
             Event(
                 mta=PARSER.name,
@@ -403,7 +401,7 @@ class _Reader(UsualReader):
                 host=found.get("host"),
                 reply_code=reply_code,
                 queue_id=found["queue_id"],
-                passed_to=taken.get("passed_to"),
+                passed_to=_passed_to(said or "") if outcome is Outcome.DELIVERED else None,
                 recipient=recipient,
                 original_recipient=original,
                 sender=found.get("sender"),
@@ -428,8 +426,8 @@ class _Reader(UsualReader):
             case _:  # *> is a delivery that -N suppressed
                 return None
 
-    def _rejection(self, found: dict[str, str], prefix: dict[str, str]) -> Event:
-        said = found.get("text", "").lstrip(" :") or prefix["message"]
+    def _rejection(self, found: dict[str, str], prefix: dict[str, str], message: str) -> Event:
+        said = found.get("text", "").lstrip(" :") or message
         answered = local_reply.values(said) or {"reply_code": "450" if "temporarily" in found else "550"}
         return Event(
             mta=PARSER.name,
@@ -444,6 +442,11 @@ class _Reader(UsualReader):
             text=said,
             stage=STAGES.get(found.get("command", ""), Stage.DATA),
         )
+
+
+def _passed_to(said: str) -> str | None:
+    """The queue ID that a reply tells."""
+    return (taken_over.values(said) or {}).get("passed_to") if " id=" in said else None
 
 
 def _is_exim(prefix: dict[str, str]) -> bool:

@@ -68,7 +68,7 @@ _program = pp.Regex(r"[^\s\[\]:]{1,128}")
 _priority = pp.Regex(r"<[0-9]{1,3}>")
 _facility = pp.Regex(r"<[a-z0-9]+\.[a-z]+> ")  # FreeBSD's syslogd -v
 # Alpine's (BusyBox's) syslogd, and what containers put before a line.
-_level = pp.Regex(r"(?:[a-z0-9]+\.(?:emerg|alert|crit|err|warn|notice|info|debug)|DEBUG|INFO|WARN(?:ING)?|ERROR) +")
+_level = pp.Regex(r"(?:[a-z0-9]++\.(?:emerg|alert|crit|err|warn|notice|info|debug)|DEBUG|INFO|WARN(?:ING)?|ERROR) +")
 _solaris_id = pp.Regex(r"\[ID [0-9]+ [a-z0-9]+\.[a-z]+\] ")
 _structured_data = pp.Regex(r'-|(?:\[(?:[^\]"\\]|\\.|"(?:[^"\\]|\\.)*+")*+\])++')
 
@@ -107,11 +107,12 @@ usual_prefix = (
     (bsd_stamp | iso_stamp)("stamp")
     + pp.Regex(" ")
     + pp.NotAny(_level | _facility)
-    + pp.Combine(_host + " " + pp.NotAny(_level) + _program)("origin")
+    + pp.Combine(_host + " " + _program)("origin")
     + pp.Regex(r"\[[0-9]+\]: ")
     + pp.NotAny(_solaris_id)
 )
-"""The prefix as most servers have it. Gives `stamp`, and `origin`: host and program, with a space between them."""
+"""The prefix as most servers have it, with nothing else between its parts: gives `stamp`, and `origin`, the host and
+the program with a space between them."""
 
 
 class Stamps:

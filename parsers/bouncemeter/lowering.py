@@ -207,7 +207,7 @@ class _Maker:
         return "".join(map(self.expression, element.exprs))
 
     def _match_first(self, element: pp.MatchFirst) -> str:
-        return f"(?>{'|'.join(map(self._alternative, element.exprs))})"
+        return f"(?>{'|'.join(map(self._alternative, _alternatives(element)))})"
 
     def _alternative(self, element: pp.ParserElement) -> str:
         """One alternative. Within a loop, CPython's `re` does not restore a group that an earlier turn set and that an
@@ -259,14 +259,41 @@ class _Maker:
             raise CannotLowerError(f"{_name(element)} has groups of its own within a loop")
         self.groups |= {f"{own}_{name}": name for name in inner}
         plain = _NAMED_GROUP.sub(lambda m: f"(?P<{own}_{m[1]}>" if m[1] else f"(?P={own}_{m[2]})", pattern)
-        return f"(?>{plain})"
+        return _atomic(plain)
+
+
+_PART = re.compile(
+    r"(?:\\[^\W_bBAZ0-9]|\\\W|\[\^?(?:\\.|[^\]\\])+\]|[^\\\[\](){}|*+?.^$])"  # one character
+    r"(?:(?P<choice>[*+?]|\{[0-9]*,[0-9]*\})|\{[0-9]+\})?(?P<kept>\+)?"  # how often
+)
+
+
+def _atomic(pattern: str) -> str:
+    """A pattern that is not gone back into. Where there is no choice in it, or only how far its last part goes, it
+    needs no group for that: a group costs as much as it takes to match some characters."""
+    place, choices = 0, list[bool]()
+    while place < len(pattern) and (part := _PART.match(pattern, place)) is not None:
+        place = part.end()
+        choices.append(part["choice"] is not None and part["kept"] is None)
+    if place < len(pattern) or any(choices[:-1]):
+        return f"(?>{pattern})"
+    return f"{pattern}+" if choices and choices[-1] else pattern
+
+
+def _alternatives(element: pp.MatchFirst) -> Iterator[pp.ParserElement]:
+    """The alternatives of an element, and of those of them that are nothing but alternatives."""
+    for each in element.exprs:
+        if type(each) is pp.MatchFirst and not each.resultsName:
+            yield from _alternatives(each)
+        else:
+            yield each
 
 
 _HOW: dict[type, Callable[[_Maker, Any], str]] = {
     pp.Regex: _Maker._regex,
     pp.Literal: lambda _, element: re.escape(element.match),
     type(pp.Literal("x")): lambda _, element: re.escape(element.match),  # pyparsing has a class of its own for these
-    pp.Word: lambda _, element: f"(?>{element.reString})",
+    pp.Word: lambda _, element: _atomic(element.reString),
     pp.StringEnd: lambda _, __: r"\Z",
     pp.And: _Maker._and,
     pp.MatchFirst: _Maker._match_first,

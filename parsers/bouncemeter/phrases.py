@@ -20,10 +20,9 @@ MAX_TEXT = 1000
 T = TypeVar("T")
 
 _WORD = re.compile(r"[^\W_]+")
-_ADDRESS = re.compile(r"<[^<>\s]{0,320}>|[^\s@]{1,64}@[^\s@]{1,255}")
+_ADDRESS = re.compile(r"<[^<>\s]{0,320}+>|[^\s@]{1,64}+@[^\s@]{1,255}+")
 _NEXT_LINE = re.compile(r"(?:^| )[245][0-9]{2}[ -](?:#?[245]\.[0-9]{1,3}\.[0-9]{1,3}[ :])?")
 _IN_REPLY_TO = re.compile(r"\(in reply to [A-Za-z ]{1,40}\)?$")
-_SPACE = re.compile(r"\s+")
 
 
 class Said:
@@ -38,8 +37,10 @@ class Said:
 
     def __init__(self, text: str) -> None:
         text = _IN_REPLY_TO.sub("", text[:MAX_TEXT]).replace("\u2019", "'").replace("\\n", " ")
-        text = _ADDRESS.sub(" ", _NEXT_LINE.sub(" ", _SPACE.sub(" ", text)))
-        self.text = _SPACE.sub(" ", text).lower()
+        text = _NEXT_LINE.sub(" ", " ".join(text.split()))
+        if "@" in text or "<" in text:
+            text = _ADDRESS.sub(" ", text)
+        self.text = " ".join(text.split()).lower()
         self.words = frozenset(_WORD.findall(self.text))
 
 

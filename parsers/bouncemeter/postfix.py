@@ -126,7 +126,9 @@ notification = (
 removal = (pp.Literal("removed") | "requeued")("removed") + end
 """`requeued` by postsuper(1): the message comes back under another queue ID, with `orig_id=`."""
 
-station = queue_id("queue_id") + ": " + (delivery | queued | expiry | arrival | submission | notification | removal)
+station = lowered(
+    queue_id("queue_id") + ": " + (delivery | queued | expiry | arrival | submission | notification | removal)
+)
 
 # --- rejections: who was refused, our reply, why, the envelope --------------------------------------------------
 
@@ -183,7 +185,6 @@ usual_lines = lowered_block(
 
 # --- a whole line -------------------------------------------------------------------------------------------------
 
-station_line = lowered(syslog_prefix + station)
 any_line = lowered(syslog_prefix + rest("message"))
 
 # --- from words to facts ------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ AGENTS = frozenset(_AGENTS.split())
 """The programs of Postfix, as they name themselves in the log."""
 
 MARKS = (": to=<", "reject: ")
-"""What a line that is no station must hold to be of interest: a cheap test before other grammars are tried."""
+"""What a message that is no station must hold to be of interest: a cheap test before other grammars are tried."""
 
 
 class PostfixParser:
@@ -240,6 +241,11 @@ class PostfixParser:
     def reader(self, clock: Clock = time.time) -> LineReader:
         """A reader for one file. `clock` supplies the year that syslog leaves out."""
         return _Reader(Stamps(clock))
+
+
+def _passed_to(said: str) -> str | None:
+    """The queue ID that a reply tells."""
+    return (taken_over.values(said) or {}).get("passed_to") if " as " in said else None
 
 
 @lru_cache(maxsize=256)
@@ -275,19 +281,23 @@ class _Reader(UsualReader):
     delivered = frozenset({"sent"})
 
     def __call__(self, line: str, /) -> Sequence[Entry]:
-        found = station_line.values(line)
-        if found is not None:
-            return self._station(found) if _is_postfix(found["program"]) else ()
-        if not any(mark in line for mark in MARKS):
-            return ()
         prefix = any_line.values(line)
         if prefix is None:
             if ": to=<" in line and " status=" in line:
                 raise UnparsedLineError("there is no program name before the message")
             return ()
-        if not _is_postfix(prefix["program"]):
+        return self._message(prefix, prefix["message"]) if _is_postfix(prefix["program"]) else ()
+
+    def look_closer(self, row: Row) -> Sequence[Entry]:
+        stamp, origin, *_, message = row
+        return self._message({"stamp": stamp, "host": self.host_of(origin)}, message) if stamp else self(message)
+
+    def _message(self, prefix: dict[str, str], message: str) -> Sequence[Entry]:
+        found = station.values(message)
+        if found is not None:
+            return self._station({**prefix, **found})
+        if not any(mark in message for mark in MARKS):
             return ()
-        message = prefix["message"]
         found = rejection.values(message) or bare_rejection.values(message)
         if found is not None:
             return (self._rejection(found, prefix),)
@@ -304,10 +314,6 @@ class _Reader(UsualReader):
         what = StepKind.QUEUED if row[_SENDER] else StepKind.ARRIVED if row[_PEER] else StepKind.REMOVED
         return (self._step(found, what),)
 
-    def line_of(self, row: Row) -> str:
-        stamp, origin, *_, rest = row
-        return f"{stamp} {origin}[0]: {rest}" if stamp else rest
-
     def host_of(self, origin: str) -> str:
         return origin.partition(" ")[0]
 
@@ -315,7 +321,7 @@ class _Reader(UsualReader):
         return _is_postfix(origin.partition(" ")[2])
 
     def passed_to(self, row: Row) -> str | None:
-        return (taken_over.values(row[_TEXT].removesuffix(")")) or {}).get("passed_to")
+        return _passed_to(row[_TEXT].removesuffix(")"))
 
     def seconds(self, delay: str) -> float:
         return float(delay)
@@ -366,7 +372,6 @@ class _Reader(UsualReader):
         if "dsn" in found:
             answered["code"] = found["dsn"]
         code, reply_code = code_of(answered, outcome)
-        taken = (taken_over.values(said) or {}) if outcome is Outcome.DELIVERED else {}
         return (
             Event(
                 mta=PARSER.name,
@@ -376,7 +381,7 @@ class _Reader(UsualReader):
                 host=found.get("host"),
                 reply_code=reply_code,
                 queue_id=found["queue_id"],
-                passed_to=taken.get("passed_to"),
+                passed_to=_passed_to(said) if outcome is Outcome.DELIVERED else None,
                 forwarded=relay == "local" and said.startswith("forwarded as "),
                 recipient=found.get("recipient", ""),
                 original_recipient=found.get("original_recipient") or None,

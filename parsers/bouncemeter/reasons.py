@@ -7,6 +7,7 @@ then what the code means as a rule, then the bare reply code. Tables: `reasons.t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -17,7 +18,18 @@ from bouncemeter.phrases import MAX_TEXT, Phrases, Said
 from bouncemeter.providers import OTHER, provider_by_words, provider_of
 from bouncemeter.tables import table
 
-__all__ = ["Finding", "ProviderCode", "Reason", "find_reason", "reason_of", "reasons", "said", "todo", "why_of"]
+__all__ = [
+    "Finding",
+    "ProviderCode",
+    "Reason",
+    "find_reason",
+    "reason_of",
+    "reasons",
+    "said",
+    "todo",
+    "why_of",
+    "words_of",
+]
 
 UNKNOWN = "other"
 
@@ -146,6 +158,18 @@ _said = lru_cache(maxsize=64)(Said)
 """The same reply is looked at for its reason and for the blocklists that it names."""
 
 
+def words_of(event: Event) -> str | None:
+    """What was said, without the recipient's address: the words of a reply do not depend on it, and the same words come
+    again and again."""
+    text, recipient = event.text, event.recipient
+    if not text or not recipient or len(text) > MAX_TEXT or not _PLAIN_ADDRESS.fullmatch(recipient):
+        return text
+    return text.replace(f"<{recipient}>", "<>")
+
+
+_PLAIN_ADDRESS = re.compile(r"[^<>\s]{1,320}")
+
+
 def reason_of(event: Event) -> str | None:
     """The reason of a refusal or deferral; None for a delivery."""
     found = why_of(event)
@@ -157,11 +181,11 @@ def why_of(event: Event) -> Finding | None:
     if event.outcome is Outcome.DELIVERED:
         return None
     if event.outcome is Outcome.REJECTED:
-        return replace(find_reason(event.code, event.reply_code, event.text, OURSELVES), provider=OTHER)
+        return replace(find_reason(event.code, event.reply_code, words_of(event), OURSELVES), provider=OTHER)
     provider = provider_of(event.relay, event.recipient)
     if event.outcome is Outcome.EXPIRED:
         return Finding("expired", provider, "outcome")
-    return find_reason(event.code, event.reply_code, event.text, provider)
+    return find_reason(event.code, event.reply_code, words_of(event), provider)
 
 
 def todo(found: Finding) -> str:
@@ -170,6 +194,7 @@ def todo(found: Finding) -> str:
     return own.todo if own is not None and own.todo and own.reason == found.reason else reasons()[found.reason].todo
 
 
+@lru_cache(maxsize=2048)
 def find_reason(code: EnhancedCode, reply_code: int | None, text: str | None, provider: str = OTHER) -> Finding:
     """The reason behind a reply, and how it was found.
 

@@ -43,10 +43,10 @@ MTAIL = """counter mail_attempts by status
 PYPARSING = """
 import sys
 from bouncemeter import {mta}
-grammar = {mta}.station_line.grammar
+start, station = {mta}.any_line.grammar, {mta}.station.grammar
 for line in open(sys.argv[1]):
     try:
-        grammar.parse_string(line.rstrip())
+        station.parse_string(start.parse_string(line.rstrip())["message"])
     except Exception:
         pass
 """
