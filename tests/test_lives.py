@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 import pytest
-from bouncemeter.plugin import parser
+from bouncemeter.plugin import BlockReader, parser
 from bouncemeter_exporter.counters import Counters
 from bouncemeter_exporter.ledger import Ledger
 from hypothesis import given, settings
@@ -232,6 +232,11 @@ def test_what_is_counted_is_what_the_scripts_say(mta: str, scripts: list[Life], 
     read, ledger, counters = parser(mta).reader(lambda: END), Ledger(), Counters()
     if mta == "exchange":
         read(f"#Fields: {COLUMNS}")
+    if isinstance(read, BlockReader) and chance.random() < 0.5:
+        while lines:
+            size = chance.randint(1, len(lines))
+            ledger.read(read.block("".join(f"{line}\n" for _, line in lines[:size])), counters)
+            del lines[:size]
     for _, line in lines:
         for entry in read(line):
             counters.take(entry, ledger.take(entry))

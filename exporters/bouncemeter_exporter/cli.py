@@ -9,7 +9,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from bouncemeter.plugin import Parser
 
     from bouncemeter_exporter.reading import LogReader
+    from bouncemeter_exporter.report import Summary
     from bouncemeter_exporter.terminal import Advance
 
 __all__ = ["app", "main"]
 
 FAILURE = 1
 """Exit code: something could not be read or served. Wrong arguments exit with 2."""
+
+MANY_BYTES = 67_108_864
+"""Bytes of logs that are worth the start of more processes."""
 
 app = typer.Typer(
     name="bouncemeter",
@@ -100,22 +104,11 @@ def _read(
 ) -> Iterator[tuple[LogReader, Block]]:
     """The entries of logs, oldest log first, with the reader that tells of their lines. With `about`, at least those
     of lines that hold one of these words."""
-    from bouncemeter.plugin import ParserNotFoundError, parser
-
-    from bouncemeter_exporter.reading import UnknownFormatError, oldest_first
-    from bouncemeter_exporter.sources.follow import files_of
-    from bouncemeter_exporter.sources.text import STDIN, SourceError
+    from bouncemeter_exporter.reading import UnknownFormatError
     from bouncemeter_exporter.terminal import progress
 
-    try:
-        chosen = parser(format_of) if format_of else None
-        named = {argument: files_of(argument, compressed=True) for argument in arguments if argument != STDIN}
-        paths: list[Path | None] = list(
-            oldest_first(list({path for found in named.values() for path in found}), chosen)
-        )
-        paths += [None] * (STDIN in arguments)
-        if not paths:
-            _fail(f"there is no log in {', '.join(arguments)}")
+    with _explained():
+        chosen, paths = _logs(arguments, format_of)
         with progress(sum(path.stat().st_size for path in paths if path), task) as advance:
             for path in paths:
                 try:
@@ -124,8 +117,36 @@ def _read(
                     if path is None or str(path) in arguments:
                         raise
                     typer.echo(f"bouncemeter: {error}", err=True)  # one of a directory or pattern
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What keeps logs from being read is said in one sentence."""
+    from bouncemeter.plugin import ParserNotFoundError
+
+    from bouncemeter_exporter.sources.text import SourceError
+
+    try:
+        yield
     except (SourceError, ParserNotFoundError) as error:
         _fail(error)
+
+
+def _logs(arguments: list[str], format_of: str | None) -> tuple[Parser | None, list[Path | None]]:
+    """The format that was chosen, and the logs that arguments name, oldest first; None is standard input."""
+    from bouncemeter.plugin import parser
+
+    from bouncemeter_exporter.reading import oldest_first
+    from bouncemeter_exporter.sources.follow import files_of
+    from bouncemeter_exporter.sources.text import STDIN
+
+    chosen = parser(format_of) if format_of else None
+    named = [files_of(argument, compressed=True) for argument in arguments if argument != STDIN]
+    paths: list[Path | None] = list(oldest_first(list({path for found in named for path in found}), chosen))
+    paths += [None] * (STDIN in arguments)
+    if not paths:
+        _fail(f"there is no log in {', '.join(arguments)}")
+    return chosen, paths
 
 
 def _read_one(
@@ -180,9 +201,56 @@ def parse(
             typer.echo(f"bouncemeter: {name}: {number} lines look like outcomes and could not be read", err=True)
 
 
+def _summary(logs: list[str], format_of: str | None) -> Summary:
+    """What logs tell, read by one core."""
+    from collections import Counter
+
+    from bouncemeter_exporter.ledger import Ledger
+    from bouncemeter_exporter.report import Report, Summary
+
+    found, readers = Summary(Report(), Ledger(), Counter()), {}
+    for log, block in _read(logs, format_of, "Reading"):
+        readers[id(log)] = log
+        found.ledger.read(block, found.report)
+    for log in readers.values():
+        found.lines.update(log.counts)
+    return found
+
+
+def _summary_by_cores(logs: list[str], format_of: str | None, jobs: int | None) -> Summary | None:
+    """The same by several cores; None where that is not worth it, or not possible."""
+    import os
+
+    cores = jobs or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    if cores == 1:
+        return None
+    from bouncemeter_exporter.terminal import progress
+
+    with _explained():
+        chosen, paths = _logs(logs, format_of)
+        size = sum(path.stat().st_size for path in paths if path)
+        if None in paths or size < MANY_BYTES:
+            return None
+        from bouncemeter_exporter.parallel import EntangledError, pieces, summarise
+
+        found = pieces([path for path in paths if path], chosen)
+        if len(found) < 2:
+            return None
+        try:
+            return summarise(found, cores, lambda: progress(size, "Reading"))
+        except EntangledError:
+            return None
+
+
 @app.command()
 def report(
-    logs: Logs, output: Output = OutputFormat.TEXT, format_of: FormatOf = None, config: ConfigFile = None
+    logs: Logs,
+    output: Output = OutputFormat.TEXT,
+    format_of: FormatOf = None,
+    config: ConfigFile = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", metavar="NUMBER", min=1, help="Cores to use. [default: all]")
+    ] = None,
 ) -> None:
     """Summarise logs: delivered, soft and hard bounces, top codes with their meaning, reasons, providers.
 
@@ -192,20 +260,10 @@ def report(
 
       bouncemeter report --format json /var/log/exim4/mainlog
     """
-    from collections import Counter
-
-    from bouncemeter_exporter.ledger import Ledger
-    from bouncemeter_exporter.report import Report
-
     _use_providers(config)
-    ledger, counted, readers = Ledger(), Report(), {}
-    for log, block in _read(logs, format_of, "Reading"):
-        readers[id(log)] = log
-        ledger.read(block, counted)
-    lines: Counter[str] = Counter({"event": 0, "other": 0, "unparsed": 0})
-    for log in readers.values():
-        lines.update(log.counts)
-    found = counted.as_json(lines, ledger.waiting.total())
+    summary = _summary_by_cores(logs, format_of, jobs) or _summary(logs, format_of)
+    summary.ledger.settle()
+    found = summary.report.as_json(summary.lines, summary.ledger.waiting.total())
     if output is OutputFormat.JSON:
         typer.echo(json.dumps(found, indent=2))
     else:

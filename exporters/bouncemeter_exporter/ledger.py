@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
 from heapq import nsmallest
-from ipaddress import ip_address
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -26,7 +25,7 @@ from bouncemeter.plugin import Clock
 from bouncemeter.providers import OTHER, provider_of
 
 from bouncemeter_exporter.message import Message, Recipient, pack, seen, unpack
-from bouncemeter_exporter.passing import Passed, passed
+from bouncemeter_exporter.passing import Passed, near, passed
 
 __all__ = ["MAX_AGE", "MAX_MESSAGES", "Fact", "FactKind", "Ledger", "MessageName", "Server", "Waiting"]
 
@@ -186,6 +185,8 @@ class Ledger:
                 counts.pass_by(found)
             for entry in rows.entries(without=found.queue_ids):
                 counts.take(entry, self.take(entry))
+            if (latest := found.latest()) is not None:  # not before: what is too old by then was not yet
+                self.advance(rows.reader.mta, host, latest)
         for entry in block.entries:
             counts.take(entry, self.take(entry))
 
@@ -236,16 +237,28 @@ class Ledger:
             name = row[rows.reader.columns.queue_id]
             if name in found.queue_ids and found.last[name] is row and moment >= last - LATE:
                 leaving.append(name)
-        self._advance(server, last)
         for name, message in found.messages(reversed(leaving)):
             self._depart((mta, host, name), server, message)
             self._note((mta, host, name))
         return found
 
+    def known(self, mta: str, host: str | None, queue_ids: set[str]) -> set[str]:
+        """Which of some queue IDs are those of messages of a server that are remembered."""
+        server = self._servers.get((mta, host))
+        return self._known(server, queue_ids) if server is not None else set()
+
+    def settle(self) -> None:
+        """Forget what is too old, at the end of all lines."""
+        self._forget_old()
+
     @staticmethod
     def _known(server: _Server, names: set[str]) -> set[str]:
         """Which of some queue IDs are those of messages that are remembered."""
         return {*(server.passing.keys() & names), *(server.waiting.keys() & names), *(server.departed.keys() & names)}
+
+    def advance(self, mta: str, host: str | None, time: float) -> None:
+        """A server's log told of a time, in seconds since 1970 UTC."""
+        self._advance(self._servers.get((mta, host)) or _Server(mta), time)
 
     def _advance(self, server: _Server, time: float) -> None:
         """A server's log told of a time."""
@@ -334,6 +347,8 @@ class Ledger:
     def _find(self, entry: Entry, server: _Server, queue_id: str) -> Message | None:
         """The message of an entry, taken out of where it was kept; one that departed if the line comes late."""
         now = self._time(entry)
+        if (old := server.passing.get(queue_id) or server.waiting.get(queue_id)) and _seen(old) < now - self._max_age:
+            self._evict((entry.mta, entry.host), server, queue_id)
         message = server.passing.pop(queue_id, None)
         if message is None and (kept := server.waiting.get(queue_id)) is not None:
             message = _unpacked(kept)
@@ -607,9 +622,6 @@ def _soft(message: Message) -> frozenset[str]:
     return message.soft_before.union(names)
 
 
-_ADDRESS = re.compile(r"\[([0-9A-Fa-f.:]+)\]")
-
-
 def _came_back(event: Event, message: Message, successor: Message, queue_id: str) -> bool:
     """Whether a message is what a delivery became: it arrived from where that went, not before the first message, and
     is for the same recipient, once all of its recipients are known."""
@@ -622,15 +634,9 @@ def _came_back(event: Event, message: Message, successor: Message, queue_id: str
         name == _without_extension(each) for key in successor.recipients for each in key.split("\n")[:2]
     ):
         return False
-    to, came = _ADDRESS.search(event.relay or ""), _ADDRESS.search(successor.peer or "")
-    if to is None or came is None:
-        return False
-    try:
-        there, here = ip_address(to[1]), ip_address(came[1])
-    except ValueError:
-        return False
     # Only a filter of our own is trusted to know our queue IDs: on this host, or on a private network.
-    return (there.is_loopback and here.is_loopback) or (there == here and there.is_private)
+    there, here = near(event.relay or ""), near(successor.peer or "")
+    return there is not None and here is not None and (there == here or (there.is_loopback and here.is_loopback))
 
 
 def _without_extension(address: str) -> str:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from operator import itemgetter
 
 from bouncemeter.blocks import Columns, Row, Rows
@@ -20,7 +20,7 @@ from bouncemeter.providers import provider_of
 
 from bouncemeter_exporter.message import Message, Recipient
 
-__all__ = ["Passed", "is_near", "passed"]
+__all__ = ["Passed", "near", "passed"]
 
 _ADDRESS = re.compile(r"\[([0-9A-Fa-f.:]+)\]")
 
@@ -123,12 +123,13 @@ def _provider(relay: str, recipient: str) -> str:
     return _provider_of_domain(relay, recipient.rpartition("@")[2])
 
 
-def passed(rows: Rows, known: Callable[[set[str]], set[str]]) -> Passed:
+def passed(rows: Rows, known: Callable[[set[str]], set[str]], *, alone: bool = False) -> Passed:
     """Find the ordinary messages among what the lines of a server tell.
 
     Args:
         rows: What they tell.
         known: Which of some queue IDs are those of messages that are known from earlier lines.
+        alone: The lines are not all that there were before: leave out whatever might have to do with other messages.
     """
     columns, reader = rows.reader.columns, rows.reader
     arrival, removal, outcome, relay = columns.arrival, columns.removal, columns.outcome, columns.relay
@@ -142,13 +143,14 @@ def passed(rows: Rows, known: Callable[[set[str]], set[str]]) -> Passed:
     found -= {name for name, number in ends.items() if number > 2}
     found -= known(found)
     deliveries = [row for row in rows.rows if row[outcome]]
-    near = {each for each in {row[relay] for row in deliveries} if is_near(each)}
-    if near:
-        for row in deliveries:
-            if row[relay] in near and (successor := reader.passed_to(row)) is not None:
-                name = queue_id(row)
-                if successor != name and (successor in last or known({successor})):
-                    found -= {name, successor}
+    ours = {each for each in {row[relay] for row in deliveries} if near(each)}
+    if alone:
+        found -= {name for name, row in first.items() if row[arrival] and near(row[columns.peer])}
+    for row in deliveries if ours else ():
+        if row[relay] in ours and (successor := reader.passed_to(row)) is not None:
+            name = queue_id(row)
+            if successor != name and (alone or successor in last or known({successor})):
+                found -= {name, successor}
     deliveries = [row for row in deliveries if queue_id(row) in found]
     if twice := _twice(deliveries, columns):
         found -= twice
@@ -176,11 +178,17 @@ def _twice(deliveries: list[Row], columns: Columns) -> set[str]:
 
 
 @lru_cache(maxsize=4096)
-def is_near(peer: str) -> bool:
-    """Whether a relay or client (`name[192.0.2.1]:25`) is on this host or on a private network: the only ones that are
-    trusted to know our queue IDs."""
+def near(peer: str) -> IPv4Address | IPv6Address | None:
+    """The address of a relay or client (`name[192.168.0.1]:25`) that is on this host or on a private network: only
+    such a one is trusted to know our queue IDs."""
     found = _ADDRESS.search(peer)
     try:
-        return found is not None and ip_address(found[1]).is_private
+        address = ip_address(found[1]) if found is not None else None
     except ValueError:
-        return False
+        return None
+    return (
+        address if address is not None and (address.is_loopback or any(address in each for each in _PRIVATE)) else None
+    )
+
+
+_PRIVATE = [ip_network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10")]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from bouncemeter.codes import explain, label
 from bouncemeter.event import EnhancedCode, Entry, Event, Kind, Outcome
 from bouncemeter.reasons import reason_of
 
-from bouncemeter_exporter.ledger import Fact, FactKind
+from bouncemeter_exporter.ledger import Fact, FactKind, Ledger
 from bouncemeter_exporter.passing import Passed
 from bouncemeter_exporter.records import rfc3339
 
-__all__ = ["MAX_CODES", "CodeRow", "Report"]
+__all__ = ["MAX_CODES", "CodeRow", "Report", "Summary"]
 
 MAX_CODES = 1000
 """Different codes that are told apart; what comes after is folded into its class (`5.7.x`)."""
@@ -56,9 +56,7 @@ class Report:
 
     def take(self, entry: Entry, facts: Sequence[Fact]) -> None:
         """Count an entry of a log and the facts that the ledger drew from it."""
-        if entry.time is not None:
-            self._first = entry.time if self._first is None else min(self._first, entry.time)
-            self._last = entry.time if self._last is None else max(self._last, entry.time)
+        self._see(entry.time)
         if not isinstance(entry, Event):
             return
         if entry.outcome is Outcome.REJECTED:
@@ -76,10 +74,38 @@ class Report:
         self.recipients[Outcome.DELIVERED] += len(passed.deliveries)
         for provider, number in Counter(passed.providers()).items():
             self._providers.setdefault(provider, Counter())[Outcome.DELIVERED] += number
-        span = passed.rows.span()
-        if span is not None:
-            self._first = min(span[0], self._first or span[0])
-            self._last = max(span[1], self._last or span[1])
+        for time in passed.rows.span() or ():
+            self._see(time)
+
+    @property
+    def folds(self) -> bool:
+        """Whether codes may be folded: which of them depends on which came first."""
+        return len(self._codes) >= MAX_CODES
+
+    def merge(self, other: Report) -> None:
+        """Add what another report counted, in which nothing is folded."""
+        self.attempts += other.attempts
+        self.recipients += other.recipients
+        self.bounces += other.bounces
+        self.rejections += other.rejections
+        self.notifications += other.notifications
+        for name, row in other._codes.items():
+            mine = self._codes.setdefault(name, CodeRow(row.code))
+            mine.recipients += row.recipients
+            mine.attempts += row.attempts
+            mine.reasons += row.reasons
+        for provider, counts in other._providers.items():
+            self._providers.setdefault(provider, Counter()).update(counts)
+        for reason, counts in other._reasons.items():
+            self._reasons.setdefault(reason, Counter()).update(counts)
+        self._see(other._first)
+        self._see(other._last)
+
+    def _see(self, time: float | None) -> None:
+        """A time that the logs told."""
+        if time is not None:
+            self._first = time if self._first is None else min(self._first, time)
+            self._last = time if self._last is None else max(self._last, time)
 
     def _fact(self, fact: Fact) -> None:
         if fact.kind is FactKind.NOTIFICATION:
@@ -161,3 +187,11 @@ class Report:
             "from": rfc3339(self._first),
             "to": rfc3339(self._last),
         }
+
+
+class Summary(NamedTuple):
+    """What logs told: what was counted, who waits, and the lines by result."""
+
+    report: Report
+    ledger: Ledger
+    lines: Counter[str]

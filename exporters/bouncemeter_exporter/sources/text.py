@@ -21,7 +21,7 @@ __all__ = ["COMPRESSED", "MAX_LINE", "STDIN", "Lines", "SourceError", "broken", 
 MAX_LINE = 65_536
 """Bytes of a line that are looked at."""
 
-BLOCK = 2_097_152
+BLOCK = 1_048_576
 """Bytes that are read at a time: much mail comes and leaves within them."""
 
 STDIN = "-"
