@@ -12,10 +12,10 @@ import pytest
 from bouncemeter_exporter import parallel
 from bouncemeter_exporter.ledger import Ledger
 from bouncemeter_exporter.parallel import EntangledError, Piece
+from bouncemeter_exporter.progress import Advance
 from bouncemeter_exporter.reading import LogReader
 from bouncemeter_exporter.report import Report, Summary
 from bouncemeter_exporter.sources.text import open_log, read_text
-from bouncemeter_exporter.terminal import Advance
 
 from .test_blocks import MTAS, day
 from .test_lowering import lines
@@ -44,7 +44,7 @@ def by_one(logs: list[Path]) -> object:
 def by_pieces(logs: list[Path], size: int, monkeypatch: pytest.MonkeyPatch) -> object:
     """The same, read here, with so small pieces."""
     monkeypatch.setattr(parallel, "PIECE", size)
-    found = parallel.pieces(logs, None)
+    found = parallel.pieces(logs, None, 1)
     assert len(found) > 1
     return of(parallel._together(((piece, parallel._read(piece)) for piece in found), lambda _size: None))
 
@@ -75,7 +75,7 @@ def test_half_a_year_in_pieces_is_counted_as_the_whole(
 def test_more_processes_count_the_same(mta: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "PIECE", 200_000)
     log = written(tmp_path / "mail.log", day(mta, 8000, 1))
-    found = parallel.pieces([log], None)
+    found = parallel.pieces([log], None, 2)
     assert of(parallel.summarise(found, 2, silent)) == by_one([log])
 
 

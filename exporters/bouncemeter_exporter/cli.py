@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from bouncemeter.event import Entry
     from bouncemeter.plugin import Parser
 
+    from bouncemeter_exporter.progress import Advance
     from bouncemeter_exporter.reading import LogReader
     from bouncemeter_exporter.report import Summary
-    from bouncemeter_exporter.terminal import Advance
 
 __all__ = ["app", "main"]
 
@@ -104,8 +104,8 @@ def _read(
 ) -> Iterator[tuple[LogReader, Block]]:
     """The entries of logs, oldest log first, with the reader that tells of their lines. With `about`, at least those
     of lines that hold one of these words."""
+    from bouncemeter_exporter.progress import progress
     from bouncemeter_exporter.reading import UnknownFormatError
-    from bouncemeter_exporter.terminal import progress
 
     with _explained():
         chosen, paths = _logs(arguments, format_of)
@@ -224,7 +224,7 @@ def _summary_by_cores(logs: list[str], format_of: str | None, jobs: int | None) 
     cores = jobs or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
     if cores == 1:
         return None
-    from bouncemeter_exporter.terminal import progress
+    from bouncemeter_exporter.progress import progress
 
     with _explained():
         chosen, paths = _logs(logs, format_of)
@@ -233,7 +233,7 @@ def _summary_by_cores(logs: list[str], format_of: str | None, jobs: int | None) 
             return None
         from bouncemeter_exporter.parallel import EntangledError, pieces, summarise
 
-        found = pieces([path for path in paths if path], chosen)
+        found = pieces([path for path in paths if path], chosen, cores)
         if len(found) < 2:
             return None
         try:

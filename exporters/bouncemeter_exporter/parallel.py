@@ -22,6 +22,7 @@ from bouncemeter.plugin import BlockReader, Parser, parser
 
 from bouncemeter_exporter.ledger import LATE, UNORDERED, Ledger
 from bouncemeter_exporter.passing import Passed, near, passed
+from bouncemeter_exporter.progress import Advance
 from bouncemeter_exporter.reading import LineCounts, LogReader
 from bouncemeter_exporter.report import Report, Summary
 from bouncemeter_exporter.sources.text import (
@@ -34,7 +35,6 @@ from bouncemeter_exporter.sources.text import (
     open_log,
     read_text,
 )
-from bouncemeter_exporter.terminal import Advance
 
 __all__ = ["EntangledError", "Piece", "pieces", "summarise"]
 
@@ -94,12 +94,13 @@ class _Told:
     latest: defaultdict[str | None, float] = field(default_factory=lambda: defaultdict(float))
 
 
-def pieces(paths: Iterable[Path], chosen: Parser | None) -> list[Piece]:
+def pieces(paths: Iterable[Path], chosen: Parser | None, cores: int) -> list[Piece]:
     """Logs in pieces; none if one of them is of no format of which pieces can be read by themselves.
 
     Args:
         paths: The logs, oldest first.
         chosen: Their format; else it is told from the first lines of each.
+        cores: How many will read.
 
     Raises:
         SourceError, OSError: A log cannot be read.
@@ -113,7 +114,7 @@ def pieces(paths: Iterable[Path], chosen: Parser | None) -> list[Piece]:
         if path.suffix in COMPRESSED:
             found.append(Piece(path, known.name, 0, sys.maxsize, stat.st_size, stat.st_mtime))
             continue
-        number = -(-stat.st_size // PIECE) or 1
+        number = -(-stat.st_size // (PIECE * cores)) * cores or 1  # so that none has to wait for the others
         borders = [stat.st_size * place // number for place in range(number)] + [stat.st_size]
         found += [Piece(path, known.name, begin, end, end - begin, stat.st_mtime) for begin, end in pairwise(borders)]
     return found

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from bouncemeter.codes import Explanation, explain, reply_meaning
 from bouncemeter.event import EnhancedCode, Entry, Event, Kind, Outcome, Step, StepKind
@@ -17,7 +16,6 @@ from bouncemeter.reasons import Finding, reasons, todo
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -25,10 +23,8 @@ from bouncemeter_exporter.records import rfc3339
 from bouncemeter_exporter.trace import Story, meaning_of
 
 __all__ = [
-    "Advance",
     "console",
     "printable",
-    "progress",
     "show_codes",
     "show_event",
     "show_explanation",
@@ -43,12 +39,6 @@ PIPE_WIDTH = 120
 TOP = 15
 
 
-class Advance(Protocol):
-    """Told how many more bytes were read."""
-
-    def __call__(self, size: int, /) -> object: ...
-
-
 def console() -> Console:
     """Standard output: as wide as the terminal, or wide and plain in a pipe."""
     return (
@@ -59,29 +49,6 @@ def console() -> Console:
 def printable(text: str) -> str:
     """A text with its control characters made visible."""
     return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
-
-
-@contextmanager
-def progress(total: int, task: str) -> Iterator[Advance]:
-    """A progress bar on standard error, if that is a terminal and the work is worth it.
-
-    Args:
-        total: Bytes to read.
-        task: What is done, in a word or two.
-    """
-    if total < 4_000_000 or not sys.stderr.isatty():
-        yield lambda _size: None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        number = bar.add_task(task, total=total)
-        yield lambda size: bar.advance(number, size)
 
 
 def _table(out: Console, *headings: str, title: str | None = None) -> Table:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import pyparsing as pp
@@ -31,16 +32,26 @@ class Lowered:
 
     Attributes:
         grammar: The grammar that it was made from.
-        pattern: The compiled pattern.
     """
 
     def __init__(self, grammar: pp.ParserElement) -> None:
-        maker = _Maker()
+        self._maker = _Maker()
         self.grammar = grammar
-        self.pattern = re.compile(maker.expression(grammar))
-        self._match = self.pattern.match
-        groups = {place: maker.groups[group] for group, place in self.pattern.groupindex.items()}
-        self._names = [groups.get(place, "") for place in range(1, self.pattern.groups + 1)]
+        self._expression = self._maker.expression(grammar)
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """The pattern, compiled when it is first used: a log needs few of all formats' patterns."""
+        return re.compile(self._expression)
+
+    @cached_property
+    def _match(self) -> Callable[[str], re.Match[str] | None]:
+        return self.pattern.match
+
+    @cached_property
+    def _names(self) -> list[str]:
+        groups = {place: self._maker.groups[group] for group, place in self.pattern.groupindex.items()}
+        return [groups.get(place, "") for place in range(1, self.pattern.groups + 1)]
 
     def values(self, line: str) -> dict[str, str] | None:
         """The named values that the grammar finds in a line from its left end; None where it does not match."""
@@ -111,9 +122,14 @@ class LoweredBlock:
         self.names = [*maker.groups.values(), CLOSER]
         if len(set(self.names)) < len(self.names):
             raise CannotLowerError("a name stands twice in the forms of a block's lines")
-        self.pattern = re.compile(
+        self._expression = (
             rf"\n(?:{begin})?+(?:(?({begun})(?:{form})|(?!))|(?({begun})(?={look}))(?P<{CLOSER}>[^\n]++))"
         )
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """The pattern, compiled when it is first used."""
+        return re.compile(self._expression)
 
     def rows(self, text: str) -> list[tuple[str, ...]]:
         """The rows of a text, each of whose lines begins with a line feed."""
@@ -254,7 +270,7 @@ class _Maker:
         if element.flags:
             raise CannotLowerError(f"{_name(element)} has flags beside its pattern")
         pattern, own = str(element.pattern), f"own{len(self.groups)}"
-        inner = re.compile(pattern).groupindex
+        inner = re.compile(pattern).groupindex if "(?P<" in pattern else ()
         if inner and (self.loops or not self.named):
             raise CannotLowerError(f"{_name(element)} has groups of its own within a loop")
         self.groups |= {f"{own}_{name}": name for name in inner}

@@ -1,0 +1,45 @@
+"""A progress bar for long work, where somebody looks on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+__all__ = ["Advance", "progress"]
+
+WORTH = 4_000_000
+"""Bytes to read that are worth a bar."""
+
+
+class Advance(Protocol):
+    """Told how many more bytes were read."""
+
+    def __call__(self, size: int, /) -> object: ...
+
+
+@contextmanager
+def progress(total: int, task: str) -> Iterator[Advance]:
+    """A progress bar on standard error, if that is a terminal and the work is worth it.
+
+    Args:
+        total: Bytes to read.
+        task: What is done, in a word or two.
+    """
+    if total < WORTH or not sys.stderr.isatty():
+        yield lambda _size: None
+        return
+    from rich import progress as bars  # noqa: PLC0415 - it takes as long to load as to read some thousand lines
+    from rich.console import Console  # noqa: PLC0415
+
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.DownloadColumn(),
+        bars.TransferSpeedColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        number = bar.add_task(task, total=total)
+        yield lambda size: bar.advance(number, size)
