@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -181,9 +181,9 @@ class Ledger:
         """Let what lines tell be counted, with the facts that follow from it."""
         for host, rows in block.rows.by_server().items() if block.rows is not None else ():
             found = self._pass_by(rows, host)
-            if found.queue_ids:
-                counts.pass_by(found)
-            for entry in rows.entries(without=found.queue_ids):
+            counts.pass_by(found)
+            waiting = self._waiting(rows.reader.mta, host)
+            for entry in rows.entries(without=found.queue_ids, known=waiting):
                 counts.take(entry, self.take(entry))
             if (latest := found.latest()) is not None:  # not before: what is too old by then was not yet
                 self.advance(rows.reader.mta, host, latest)
@@ -241,6 +241,11 @@ class Ledger:
             self._depart((mta, host, name), server, message)
             self._note((mta, host, name))
         return found
+
+    def _waiting(self, mta: str, host: str | None) -> Collection[str]:
+        """The queue IDs of a server's messages of which somebody waits, now and from now on."""
+        server = self._servers.get((mta, host))
+        return server.waiting if server is not None else ()
 
     def known(self, mta: str, host: str | None, queue_ids: set[str]) -> set[str]:
         """Which of some queue IDs are those of messages of a server that are remembered."""
@@ -346,21 +351,23 @@ class Ledger:
 
     def _find(self, entry: Entry, server: _Server, queue_id: str) -> Message | None:
         """The message of an entry, taken out of where it was kept; one that departed if the line comes late."""
-        now = self._time(entry)
-        if (old := server.passing.get(queue_id) or server.waiting.get(queue_id)) and _seen(old) < now - self._max_age:
-            self._evict((entry.mta, entry.host), server, queue_id)
+        now = self._now if entry.time is None else entry.time
         message = server.passing.pop(queue_id, None)
         if message is None and (kept := server.waiting.get(queue_id)) is not None:
             message = _unpacked(kept)
             self._count_waiting(server.mta, message, -1)
-        if message is not None:
-            self._messages -= 1
-        else:
+        if message is None:
             message = server.departed.get(queue_id)
-            if message is not None and not message.removed:
+            if message is None or (message.removed and now - message.seen > LATE):
+                return None
+            if not message.removed:
                 del server.departed[queue_id]
                 self._departed -= 1
-            elif message is None or now - message.seen > LATE:
+        else:
+            self._messages -= 1
+            if message.seen < now - self._max_age:
+                server.waiting.pop(queue_id, None)
+                self.evicted += 1
                 return None
         message.seen = max(message.seen, now)
         return message
@@ -452,20 +459,19 @@ class Ledger:
         if step.what is StepKind.QUEUED and queue_id in server.waiting:
             return  # taken up for another attempt: nothing new
         message = self._find(step, server, queue_id)
-        match step.what:
-            case StepKind.REMOVED:
-                server.removes = True
-                if message is not None:
-                    message.removed = True
-            case StepKind.ARRIVED:
-                message = self._arrived(step, server, message)
-            case StepKind.QUEUED:
-                if message is None or (message.removed and message.queued):  # the queue ID is used again
-                    message = self._new(step)
-                message.queued, message.notification = True, message.notification or step.sender == ""
-            case _:
-                message = message or self._new(step)
-                _pass_on(message, (step.recipient or "").lower())
+        if step.what is StepKind.REMOVED:
+            server.removes = True
+            if message is not None:
+                message.removed = True
+        elif step.what is StepKind.ARRIVED:
+            message = self._arrived(step, server, message)
+        elif step.what is StepKind.QUEUED:
+            if message is None or (message.removed and message.queued):  # the queue ID is used again
+                message = self._new(step)
+            message.queued, message.notification = True, message.notification or step.sender == ""
+        else:
+            message = message or self._new(step)
+            _pass_on(message, (step.recipient or "").lower())
         if message is not None:
             self._keep(step, server, queue_id, message)
 

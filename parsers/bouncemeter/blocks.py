@@ -90,14 +90,20 @@ class Rows:
             part.told += [entries] if entries else []
         return found
 
-    def entries(self, without: Collection[str] = frozenset()) -> Iterator[Entry]:
-        """The entries in their order, but for messages of which the queue IDs are given."""
-        queue_id, entries_of, told = self.reader.columns.queue_id, self.reader.entries_of, iter(self.told)
+    def entries(self, without: Collection[str] = frozenset(), known: Collection[str] = frozenset()) -> Iterator[Entry]:
+        """The entries in their order.
+
+        Args:
+            without: The queue IDs of messages that are left out.
+            known: Queue IDs of messages of which the sender need not be told. It may change from row to row.
+        """
+        columns, entries_of, told = self.reader.columns, self.reader.entries_of, iter(self.told)
+        queue_id, arrival, sender = columns.queue_id, columns.arrival, columns.sender
         for row in self.rows:
             name = row[queue_id]
             if not name:
                 yield from next(told)
-            elif name not in without:
+            elif name not in without and not (row[sender] and name in known and not row[arrival]):
                 yield from entries_of(row)
 
     def texts(self, place: int) -> Iterator[str]:

@@ -102,7 +102,7 @@ def undefined_code(outcome: Outcome, reply_code: int | None) -> EnhancedCode:
     return _OUTCOME_CODES[outcome]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Event:
     """One outcome, as one line of the log has it.
 
@@ -166,7 +166,7 @@ class StepKind(StrEnum):
     """It left the queue."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Step:
     """A station of a message's life that is not an outcome.
 

@@ -248,6 +248,43 @@ def _passed_to(said: str) -> str | None:
     return (taken_over.values(said) or {}).get("passed_to") if " as " in said else None
 
 
+def _delivery(
+    status: str,
+    said: str,
+    dsn: str | None,
+    time: float | None,
+    host: str | None,
+    queue_id: str,
+    recipient: str,
+    original_recipient: str | None,
+    relay: str,
+    delay: float | None,
+) -> Event:
+    if status not in OUTCOMES:
+        raise UnparsedLineError(f"status={status} is not an outcome known of Postfix")
+    outcome = OUTCOMES[status]
+    answered = remote_reply.values(said) or {}
+    if dsn:
+        answered["code"] = dsn
+    code, reply_code = code_of(answered, outcome)
+    return Event(
+        PARSER.name,
+        outcome,
+        code,
+        time,
+        host,
+        reply_code,
+        queue_id,
+        recipient,
+        original_recipient,
+        relay=relay,
+        delay=delay,
+        text=said,
+        passed_to=_passed_to(said) if outcome is Outcome.DELIVERED else None,
+        forwarded=relay == "local" and said.startswith("forwarded as "),
+    )
+
+
 @lru_cache(maxsize=256)
 def _is_postfix(program: str) -> bool:
     if program == "postfix":  # as rsyslog sends it in RFC 5424: a program's name ends at the slash
@@ -256,8 +293,13 @@ def _is_postfix(program: str) -> bool:
     return bool(instance and slash and agent in AGENTS)
 
 
+@lru_cache(maxsize=1024)
+def _host(origin: str) -> str:
+    return origin.partition(" ")[0]
+
+
 _NAMES = usual_lines.names
-_QUEUE_ID, _SENDER, _PEER, _STATUS, _TEXT = map(_NAMES.index, ("queue_id", "sender", "peer", "status", "text"))
+_SENDER, _PEER, _STATUS, _TEXT = map(_NAMES.index, ("sender", "peer", "status", "text"))
 
 
 class _Reader(UsualReader):
@@ -266,7 +308,7 @@ class _Reader(UsualReader):
     columns = Columns(
         stamp=_NAMES.index("stamp"),
         origin=_NAMES.index("origin"),
-        queue_id=_QUEUE_ID,
+        queue_id=_NAMES.index("queue_id"),
         arrival=_PEER,
         peer=_PEER,
         sender=_SENDER,
@@ -307,15 +349,16 @@ class _Reader(UsualReader):
         return ()
 
     def entries_of(self, row: Row) -> Sequence[Entry]:
-        found = {name: text for name, text in zip(_NAMES, row, strict=True) if text}
-        found["host"] = self.host_of(found["origin"])
-        if row[_STATUS]:
-            return self._delivery(found)
-        what = StepKind.QUEUED if row[_SENDER] else StepKind.ARRIVED if row[_PEER] else StepKind.REMOVED
-        return (self._step(found, what),)
+        stamp, origin, queue_id, recipient, original, relay, delay, dsn, status, text, sender, _, peer, _, _ = row
+        host, time = self.host_of(origin), self.stamps.seconds(stamp)
+        if status:
+            about = (time, host, queue_id, recipient, original or None, relay, float(delay) if delay else None)
+            return (_delivery(status, text.removesuffix(")"), dsn, *about),)
+        what = StepKind.QUEUED if sender else StepKind.ARRIVED if peer else StepKind.REMOVED
+        return (Step(what, PARSER.name, queue_id, time, host, sender or None, peer or None),)
 
     def host_of(self, origin: str) -> str:
-        return origin.partition(" ")[0]
+        return _host(origin)
 
     def is_ours(self, origin: str) -> bool:
         return _is_postfix(origin.partition(" ")[2])
@@ -327,68 +370,33 @@ class _Reader(UsualReader):
         return float(delay)
 
     def _station(self, found: dict[str, str]) -> Sequence[Entry]:
+        time, host = self.stamps.seconds(found.get("stamp")), found.get("host")
         if "status" in found:
-            return self._delivery(found)
+            if found["status"] in PROBES:
+                return ()
+            delay = float(found["delay"]) if "delay" in found else None
+            about = (time, host, found["queue_id"], found["recipient"], found.get("original_recipient") or None)
+            said = found.get("text", "").removesuffix(")")
+            return (_delivery(found["status"], said, found.get("dsn"), *about, found["relay"], delay),)
         if "expired" in found:
             return (
                 Event(
                     mta=PARSER.name,
                     outcome=Outcome.EXPIRED,
                     code=EnhancedCode(4, 4, 7),
-                    time=self.stamps.seconds(found.get("stamp")),
-                    host=found.get("host"),
+                    time=time,
+                    host=host,
                     queue_id=found["queue_id"],
                     sender=found["sender"],
                     text=found["text"],
                 ),
             )
-        for mark, what in _STEPS.items():
-            if mark in found:
-                return (self._step(found, what),)
-        raise AssertionError(f"a form without a step: {found}")
-
-    def _step(self, found: dict[str, str], what: StepKind) -> Step:
+        what = next(what for mark, what in _STEPS.items() if mark in found)
         sender = found.get("sender")
-        return Step(
-            what=what,
-            mta=PARSER.name,
-            queue_id=found["queue_id"],
-            time=self.stamps.seconds(found.get("stamp")),
-            host=found.get("host"),
-            sender="" if sender is not None and sender.startswith(DOUBLE_BOUNCE) else sender,
-            peer=found.get("peer"),
-            related=found.get("related"),
-        )
-
-    def _delivery(self, found: dict[str, str]) -> Sequence[Entry]:
-        status = found["status"]
-        if status in PROBES:
-            return ()
-        if status not in OUTCOMES:
-            raise UnparsedLineError(f"status={status} is not an outcome known of Postfix")
-        outcome = OUTCOMES[status]
-        said, relay = found.get("text", "").removesuffix(")"), found.get("relay", "")
-        answered = remote_reply.values(said) or {}
-        if "dsn" in found:
-            answered["code"] = found["dsn"]
-        code, reply_code = code_of(answered, outcome)
+        if sender is not None and sender.startswith(DOUBLE_BOUNCE):
+            sender = ""
         return (
-            Event(
-                mta=PARSER.name,
-                outcome=outcome,
-                code=code,
-                time=self.stamps.seconds(found.get("stamp")),
-                host=found.get("host"),
-                reply_code=reply_code,
-                queue_id=found["queue_id"],
-                passed_to=_passed_to(said) if outcome is Outcome.DELIVERED else None,
-                forwarded=relay == "local" and said.startswith("forwarded as "),
-                recipient=found.get("recipient", ""),
-                original_recipient=found.get("original_recipient") or None,
-                relay=relay,
-                delay=float(found["delay"]) if "delay" in found else None,
-                text=said,
-            ),
+            Step(what, PARSER.name, found["queue_id"], time, host, sender, found.get("peer"), found.get("related")),
         )
 
     def _rejection(self, found: dict[str, str], prefix: dict[str, str]) -> Event:
