@@ -13,7 +13,7 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -24,9 +24,9 @@ from urllib.parse import urlsplit
 
 from bouncemeter import __version__
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import CollectorRegistry
 
 from bouncemeter_exporter.address import resolve
+from bouncemeter_exporter.exposition import Family, written
 from bouncemeter_exporter.web_config import Door
 
 __all__ = ["MetricsServer"]
@@ -161,12 +161,12 @@ class _Connection:
 
 
 class MetricsServer(ThreadingHTTPServer):
-    """Serves a registry in threads of its own.
+    """Serves metrics in threads of its own.
 
     Args:
         address: Host (empty for every address) and port (0 for any).
         telemetry_path: Where the metrics are.
-        registry: What is served.
+        families: Gives what is served.
         is_ready: Asked for `/-/ready`.
         version: Tells whether what is served is another than before.
         door: Who may enter, and how.
@@ -183,12 +183,12 @@ class MetricsServer(ThreadingHTTPServer):
         self,
         address: tuple[str, int],
         telemetry_path: str,
-        registry: CollectorRegistry,
+        families: Callable[[], Iterable[Family]],
         is_ready: Callable[[], bool],
         version: Callable[[], int],
         door: Door,
     ) -> None:
-        self.telemetry_path, self.registry, self.is_ready, self.door = telemetry_path, registry, is_ready, door
+        self.telemetry_path, self._families, self.is_ready, self.door = telemetry_path, families, is_ready, door
         self._version = version
         self._lock, self._rendering = threading.Lock(), threading.Lock()
         self._connections: dict[int, _Connection] = {}
@@ -209,12 +209,12 @@ class MetricsServer(ThreadingHTTPServer):
 
     def rendered(self, accept: str, *, compressed: bool) -> tuple[bytes, str]:
         """The metrics as bytes, and their content type."""
-        encode, content_type = choose_encoder(accept)
+        _, content_type = choose_encoder(accept)
         with self._rendering:
             moment = (self._version(), int(time.monotonic()))
             known, body = self._rendered.get((content_type, compressed), (None, b""))
             if known != moment:
-                body = encode(self.registry)
+                body = written(self._families(), openmetrics="openmetrics" in content_type)
                 body = gzip.compress(body, 1) if compressed else body
                 self._rendered[content_type, compressed] = (moment, body)
         return body, content_type

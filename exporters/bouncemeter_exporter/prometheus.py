@@ -14,15 +14,10 @@ from typing import NamedTuple
 
 from bouncemeter import __version__
 from prometheus_client import Metric
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-)
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Exemplar
 
 from bouncemeter_exporter.counters import BOUNDS, MAX_SERIES, Counters, Delays, Example, Labels, Numbers
+from bouncemeter_exporter.exposition import Family, Sample
 from bouncemeter_exporter.ledger import Ledger, Waiting
 from bouncemeter_exporter.sources.source import Source
 
@@ -134,120 +129,122 @@ class MailCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
+        """The metric families of one moment, as objects of prometheus-client."""
+        return (family.as_metric() for family in self.families())
+
+    def families(self) -> Iterator[Family]:
         """The metric families of one moment."""
         shown = self._shown()
         yield from self._mail(shown)
         yield from self._sources_read(shown)
         yield from self._own(shown)
 
-    def _mail(self, shown: Shown) -> Iterator[Metric]:
+    def _mail(self, shown: Shown) -> Iterator[Family]:
         for attribute, text in _COUNTERS.items():
-            name = _NAMES.get(attribute, f"mail_{attribute}")
-            yield _counter_family(name, text, shown.counters[attribute])
+            counted = shown.counters[attribute]
+            family = Family(_NAMES.get(attribute, f"mail_{attribute}"), "counter", text, counted.names)
+            for labels, number in counted.values.items():
+                family.add(labels, number, counted.examples.get(labels))
+            yield family
         yield _delay_family(shown.delays)
-        family = GaugeMetricFamily(
+        family = Family(
             "mail_deferred_recipients",
+            "gauge",
             "Recipients that wait for another attempt now.",
-            labels=("mta", "class", "code", "provider"),
+            ("mta", "class", "code", "provider"),
         )
         for labels, number in sorted(shown.waiting.items()):
-            family.add_metric(labels, number)
+            family.add(labels, number)
         yield family
-        age = GaugeMetricFamily(
-            "mail_deferred_oldest_seconds", "Age of the oldest recipient that waits; 0 if none does.", labels=("mta",)
+        age = Family(
+            "mail_deferred_oldest_seconds", "gauge", "Age of the oldest recipient that waits; 0 if none does.", ("mta",)
         )
         now, oldest = time.time(), shown.oldest
         for mta in sorted({labels[0] for labels in shown.counters["bounces_by_class"].values}):
-            age.add_metric((mta,), max(0.0, now - oldest[mta]) if mta in oldest else 0.0)
+            age.add((mta,), max(0.0, now - oldest[mta]) if mta in oldest else 0.0)
         yield age
 
-    def _sources_read(self, shown: Shown) -> Iterator[Metric]:
-        lines = CounterMetricFamily(
+    def _sources_read(self, shown: Shown) -> Iterator[Family]:
+        lines = Family(
             "bouncemeter_lines",
+            "counter",
             "Lines read: event (an outcome), other (of no interest), unparsed (should have been understood).",
-            labels=("source", "mta", "result"),
+            ("source", "mta", "result"),
         )
         for labels, number in shown.lines.items():
-            lines.add_metric(labels, number)
+            lines.add(labels, number)
         yield lines
-        offset = GaugeMetricFamily(
-            "bouncemeter_source_offset_bytes", "Bytes of the source's present files that are read.", labels=("source",)
+        by = ("source",)
+        offset = Family(
+            "bouncemeter_source_offset_bytes", "gauge", "Bytes of the source's present files that are read.", by
         )
-        size = GaugeMetricFamily(
-            "bouncemeter_source_size_bytes", "Size of the source's present files.", labels=("source",)
-        )
-        up = GaugeMetricFamily(
-            "bouncemeter_source_up", "1 if the source is there and can be read, else 0.", labels=("source",)
-        )
-        dropped = CounterMetricFamily(
+        size = Family("bouncemeter_source_size_bytes", "gauge", "Size of the source's present files.", by)
+        up = Family("bouncemeter_source_up", "gauge", "1 if the source is there and can be read, else 0.", by)
+        dropped = Family(
             "bouncemeter_source_dropped",
+            "counter",
             "Messages that came by UDP while the kernel had no room for them.",
-            labels=("source",),
+            by,
         )
         for source in self._sources:
             read = shown.offsets.get(source.name, 0)
-            offset.add_metric((source.name,), read)
-            size.add_metric((source.name,), max(read, source.size))
-            up.add_metric((source.name,), float(source.up))
-            dropped.add_metric((source.name,), shown.dropped.get(source.name, 0))
+            offset.add((source.name,), read)
+            size.add((source.name,), max(read, source.size))
+            up.add((source.name,), float(source.up))
+            dropped.add((source.name,), shown.dropped.get(source.name, 0))
         yield from (offset, size, up, dropped)
 
-    def _own(self, shown: Shown) -> Iterator[Metric]:
-        last = GaugeMetricFamily(
-            "bouncemeter_last_event_timestamp_seconds", "Time of the latest outcome that was read.", labels=("mta",)
+    def _own(self, shown: Shown) -> Iterator[Family]:
+        last = Family(
+            "bouncemeter_last_event_timestamp_seconds", "gauge", "Time of the latest outcome that was read.", ("mta",)
         )
         for mta, moment in shown.last_event.items():
-            last.add_metric((mta,), moment)
+            last.add((mta,), moment)
         yield last
-        yield GaugeMetricFamily(
-            "bouncemeter_ledger_entries", "Messages that the ledger remembers.", value=shown.entries
-        )
-        yield CounterMetricFamily(
+        yield _one("bouncemeter_ledger_entries", "gauge", "Messages that the ledger remembers.", shown.entries)
+        yield _one(
             "bouncemeter_ledger_evicted",
+            "counter",
             "Messages that the ledger forgot before they ended, by age or by number.",
-            value=shown.evicted,
+            shown.evicted,
         )
-        yield CounterMetricFamily(
+        yield _one(
             "bouncemeter_series_dropped",
+            "counter",
             "What was counted with code x, reason and provider other, because a metric had too many series.",
-            value=shown.folded,
+            shown.folded,
         )
         writable = self._state_writable()
         if writable is not None:
-            yield GaugeMetricFamily(
+            yield _one(
                 "bouncemeter_state_writable",
+                "gauge",
                 "1 if the state could be written; if 0, reading waits and the numbers stand still.",
-                value=float(writable),
+                float(writable),
             )
-        build = GaugeMetricFamily("bouncemeter_build_info", "The version that runs.", labels=("version",))
-        build.add_metric((__version__,), 1)
+        build = Family("bouncemeter_build_info", "gauge", "The version that runs.", ("version",))
+        build.add((__version__,), 1)
         yield build
 
 
-def _exemplar(example: Example | None, value: float) -> Exemplar | None:
-    return Exemplar({"queue_id": example.queue_id}, value, example.time) if example else None
-
-
-def _counter_family(name: str, text: str, counted: Counted) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, text, labels=counted.names)
-    for labels, number in counted.values.items():
-        family.add_metric(labels, number, exemplar=_exemplar(counted.examples.get(labels), 1.0))
+def _one(name: str, kind: str, text: str, value: float) -> Family:
+    """A family of one series without labels."""
+    family = Family(name, kind, text)
+    family.add((), value)
     return family
 
 
-def _delay_family(delays: Mapping[Labels, Delays]) -> HistogramMetricFamily:
-    family = HistogramMetricFamily(
-        "mail_delivery_delay_seconds",
-        "Seconds from acceptance to the recipient's end.",
-        labels=("mta", "outcome"),
+def _delay_family(delays: Mapping[Labels, Delays]) -> Family:
+    names = ("mta", "outcome")
+    family = Family(
+        "mail_delivery_delay_seconds", "histogram", "Seconds from acceptance to the recipient's end.", names
     )
     for labels, each in delays.items():
         below = 0
-        buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
         for position, bound in enumerate(BOUNDS):
             below += each.counts[position]
             example, seconds = each.examples.get(position, (None, 0.0))
-            exemplar = _exemplar(example, seconds)
-            buckets.append((bound, float(below), exemplar) if exemplar else (bound, float(below)))
-        family.add_metric(labels, buckets, each.total)
+            family.samples.append(Sample("_bucket", (*names, "le"), (*labels, bound), below, example, seconds))
+        family.samples.append(Sample("_count", names, labels, below))
+        family.samples.append(Sample("_sum", names, labels, each.total))
     return family

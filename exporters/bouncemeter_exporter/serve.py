@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 from bouncemeter.plugin import Parser, parser
 from bouncemeter.providers import add_providers
-from prometheus_client.registry import CollectorRegistry
 
 from bouncemeter_exporter.address import parse_listen_address
 from bouncemeter_exporter.config import Config, SourceConfig
@@ -72,13 +71,12 @@ class Exporter:
         self._announced: set[str] = set()
         self._sources: list[Source] = [self._source(each, config) for each in dict.fromkeys(config.sources)]
         self._shown, self._version = self._show(self._numbers()), 0
-        registry = CollectorRegistry()
         writable = (lambda: self._state_writable) if self._state else (lambda: None)
-        registry.register(MailCollector(lambda: self._shown, self._sources, writable))
+        collector = MailCollector(lambda: self._shown, self._sources, writable)
         self._server = MetricsServer(
             address,
             config.telemetry_path,
-            registry,
+            collector.families,
             is_ready=self._caught_up.is_set,
             version=lambda: self._version,
             door=Door(config.web_config, say),
