@@ -76,6 +76,8 @@ def same_numbers(
     for piece in pieces(text, chance, size):
         together[2].read(read.block(joined(piece)), Both())  # type: ignore[arg-type]
     for name, numbers in alone[0].numbers().items():
+        if name.startswith("delay") and not late:  # a message that came at no time, such as 31 November, has none
+            continue
         assert dict(together[0].numbers()[name]) == pytest.approx(dict(numbers)), name
     for ledger in (alone[2], together[2]):
         ledger.settle()

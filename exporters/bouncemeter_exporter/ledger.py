@@ -25,7 +25,7 @@ from bouncemeter.plugin import Clock
 from bouncemeter.providers import OTHER, provider_of
 
 from bouncemeter_exporter.message import Message, Recipient, pack, seen, unpack
-from bouncemeter_exporter.passing import Passed, near, passed
+from bouncemeter_exporter.passing import Passed, near, passed, recipient_key
 
 __all__ = ["MAX_AGE", "MAX_MESSAGES", "Fact", "FactKind", "Ledger", "MessageName", "Server", "Waiting"]
 
@@ -182,6 +182,9 @@ class Ledger:
         for host, rows in block.rows.by_server().items() if block.rows is not None else ():
             found = self._pass_by(rows, host)
             counts.pass_by(found)
+            for event in found.refused:
+                provider = provider_of(event.relay, event.recipient)
+                counts.take(event, [Fact(FactKind.ENDED, event, event.outcome, provider, found.delay(event))])
             waiting = self._waiting(rows.reader.mta, host)
             for entry in rows.entries(without=found.queue_ids, known=waiting):
                 counts.take(entry, self.take(entry))
@@ -603,10 +606,10 @@ def _labels(mta: str, code: EnhancedCode, provider: str) -> Waiting:
 
 
 def _key(event: Event, message: Message) -> str:
-    """Which recipient of a message: its address, the original one, the file or command that takes the mail."""
+    """Which recipient of a message: see `recipient_key`."""
     recipient, original = (event.recipient or "").lower(), (event.original_recipient or "").lower()
     taker = event.relay if event.relay and event.relay[0] in "|/" else ""
-    key = f"{recipient}\n{original}\n{taker}" if original or taker else recipient
+    key = recipient_key(recipient, original, taker)
     if "@" not in recipient and key not in message.recipients:
         # Exim writes a mailbox of its own without the domain when it delivers, and with it when it defers.
         for waiting, _ in message.waiting():

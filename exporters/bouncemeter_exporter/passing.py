@@ -1,7 +1,8 @@
-"""Ordinary mail: messages that came, were delivered to every recipient, and left, all within one block of lines.
+"""Ordinary mail: messages that came, were delivered to every recipient or refused for good, and left, all within one
+block of lines.
 
-Whatever was known before, the ledger would count each of their deliveries as a recipient that ended, and forget the
-message. So they are counted together, by columns; all other messages are the ledger's.
+Whatever was known before, the ledger would count each of their outcomes as a recipient that ended, and forget the
+message. So deliveries are counted together, by columns; all other messages are the ledger's.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from operator import itemgetter
+from typing import TypeGuard
 
 from bouncemeter.blocks import Columns, Row, Rows
-from bouncemeter.event import EnhancedCode, Event, Outcome, undefined_code
+from bouncemeter.event import EnhancedCode, Entry, Event, Outcome, StepKind, undefined_code
 from bouncemeter.providers import provider_of
 
 from bouncemeter_exporter.message import Message, Recipient
 
-__all__ = ["Passed", "near", "passed"]
+__all__ = ["Passed", "near", "passed", "recipient_key"]
 
 _ADDRESS = re.compile(r"\[([0-9A-Fa-f.:]+)\]")
 
@@ -35,6 +37,7 @@ class Passed:
         first: By queue ID, the first row; for an ordinary message that of its arrival.
         last: By queue ID, the last row; for an ordinary message that of its removal.
         deliveries: The rows of their deliveries, one a recipient.
+        refused: Their refusals for good, one a recipient.
     """
 
     rows: Rows
@@ -42,10 +45,11 @@ class Passed:
     first: dict[str, Row]
     last: dict[str, Row]
     deliveries: list[Row]
+    refused: list[Event]
 
     def nothing(self) -> Passed:
         """None of them."""
-        return Passed(self.rows, set(), {}, {}, [])
+        return Passed(self.rows, set(), {}, {}, [], [])
 
     def messages(self, queue_ids: Iterable[str]) -> Iterator[tuple[str, Message]]:
         """Some of the messages, by queue ID, as the ledger knows messages that left."""
@@ -60,9 +64,12 @@ class Passed:
             kept[name] = Message(begun, seen, arrived=True, queued=is_queued, removed=True, peer=peer)
         for row in self.deliveries:
             if (message := kept.get(row[columns.queue_id])) is not None:
-                key = row[columns.recipient].lower()
-                if original := row[columns.original_recipient].lower():
-                    key = f"{key}\n{original}\n"
+                key = recipient_key(row[columns.recipient], row[columns.original_recipient])
+                message.recipients[key] = Recipient(ended=True)
+        for event in self.refused:
+            if (message := kept.get(event.queue_id or "")) is not None:
+                taker = event.relay if event.relay and event.relay[0] in "|/" else ""
+                key = recipient_key(event.recipient or "", event.original_recipient or "", taker)
                 message.recipients[key] = Recipient(ended=True)
         yield from kept.items()
 
@@ -103,6 +110,13 @@ class Passed:
                         delays[place] = round(max(0.0, ended - begun), 3)
         return delays
 
+    def delay(self, event: Event) -> float | None:
+        """The same of a refusal."""
+        begun = self.times()(self.first[event.queue_id or ""])
+        if event.delay is not None or begun is None or event.time is None:
+            return event.delay
+        return round(max(0.0, event.time - begun), 3)
+
     def latest(self) -> float | None:
         """The time of the latest delivery."""
         span = self.rows.reader.stamps.span(set(self.texts(self.rows.reader.columns.stamp)))
@@ -138,40 +152,57 @@ def passed(rows: Rows, known: Callable[[set[str]], set[str]], *, alone: bool = F
     last = dict(zip(names, rows.rows, strict=True))
     first = dict(zip(reversed(names), reversed(rows.rows), strict=True))
     found = {name for name, row in last.items() if row[removal] and first[name][arrival]}
+    refused = [entries[0] for entries in rows.told if len(entries) == 1 and _is_refusal(entries[0])]
     found -= _told(rows)
     ends = Counter([name for name, row in zip(names, rows.rows, strict=True) if row[arrival] or row[removal]])
     found -= {name for name, number in ends.items() if number > 2}
     found -= known(found)
-    deliveries = [row for row in rows.rows if row[outcome]]
-    ours = {each for each in {row[relay] for row in deliveries} if near(each)}
+    ours = {each for each in {row[relay] for row in rows.rows if row[outcome]} if near(each)}
     if alone:
         found -= {name for name, row in first.items() if row[arrival] and near(row[columns.peer])}
-    for row in deliveries if ours else ():
-        if row[relay] in ours and (successor := reader.passed_to(row)) is not None:
+    for row in rows.rows if ours else ():
+        if row[relay] in ours and row[outcome] and (successor := reader.passed_to(row)) is not None:
             name = queue_id(row)
             if successor != name and (alone or successor in last or known({successor})):
                 found -= {name, successor}
-    deliveries = [row for row in deliveries if queue_id(row) in found]
-    if twice := _twice(deliveries, columns):
+    deliveries = [row for row in rows.rows if row[outcome] and queue_id(row) in found]
+    refused = [event for event in refused if event.queue_id in found]
+    if twice := _twice(deliveries, refused, columns):
         found -= twice
         deliveries = [row for row in deliveries if queue_id(row) in found]
-    return Passed(rows, found, first, last, deliveries)
+        refused = [event for event in refused if event.queue_id in found]
+    return Passed(rows, found, first, last, deliveries, refused)
 
 
-def _told(rows: Rows) -> set[str]:
-    """The queue IDs that other lines than the usual ones speak of."""
+def _is_refusal(entry: Entry) -> TypeGuard[Event]:
+    """Whether an entry is that a recipient of a message was refused for good."""
+    return isinstance(entry, Event) and entry.outcome is Outcome.BOUNCED and bool(entry.recipient)
+
+
+def _told(rows: Rows) -> set[str | None]:
+    """The queue IDs of messages of which other lines tell than deliveries and refusals, and steps of usual forms."""
     found: set[str | None] = set()
     for entries in rows.told:
         for entry in entries:
-            found.add(entry.queue_id)
-            found.add(entry.passed_to if isinstance(entry, Event) else entry.related)
-    return {name for name in found if name}
+            if isinstance(entry, Event):
+                found.add(entry.passed_to)
+                if len(entries) > 1 or not _is_refusal(entry) or entry.sender == "":
+                    found.add(entry.queue_id)
+            else:
+                found.add(entry.related)
+                if entry.what is not StepKind.NOTIFIED:  # this one is about another message
+                    found.add(entry.queue_id)
+    return found
 
 
-def _twice(deliveries: list[Row], columns: Columns) -> set[str]:
-    """The queue IDs of messages that were delivered to a recipient more than once."""
+def _twice(deliveries: list[Row], refused: list[Event], columns: Columns) -> set[str]:
+    """The queue IDs of messages with more than one outcome for a recipient."""
     who = ([row[place].lower() for row in deliveries] for place in (columns.recipient, columns.original_recipient))
     each = list(zip((row[columns.queue_id] for row in deliveries), *who, strict=True))
+    each += [
+        (event.queue_id or "", (event.recipient or "").lower(), (event.original_recipient or "").lower())
+        for event in refused
+    ]
     if len(set(each)) == len(each):
         return set()
     return {name for (name, *_), number in Counter(each).items() if number > 1}
@@ -192,3 +223,9 @@ def near(peer: str) -> IPv4Address | IPv6Address | None:
 
 
 _PRIVATE = [ip_network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10")]
+
+
+def recipient_key(recipient: str, original: str, taker: str = "") -> str:
+    """Which recipient of a message: its address, the original one, the file or command that takes the mail."""
+    recipient, original = recipient.lower(), original.lower()
+    return f"{recipient}\n{original}\n{taker}" if original or taker else recipient

@@ -60,7 +60,7 @@ class Rows:
 
     Attributes:
         reader: What read them.
-        rows: The rows; one of empty texts stands for a line that had to be told at once.
+        rows: The rows; one with nothing but a queue ID stands for a line that had to be told at once.
         told: What those lines tell, in their order.
     """
 
@@ -70,7 +70,7 @@ class Rows:
 
     def by_server(self) -> Mapping[str | None, Rows]:
         """The same by host."""
-        origin, host_of = self.reader.columns.origin, self.reader.host_of
+        stamp, origin, host_of = self.reader.columns.stamp, self.reader.columns.origin, self.reader.host_of
         origins = {row[origin] for row in self.rows} - {""} if origin is not None else {""}
         hosts = {each: host_of(each) for each in origins}
         if len(set(hosts.values())) == 1:
@@ -79,7 +79,7 @@ class Rows:
         told = iter(self.told)
         for row in self.rows:
             entries: Sequence[Entry] = ()
-            if row[self.reader.columns.queue_id]:
+            if row[stamp]:
                 host = hosts[row[origin or 0]]
             elif entries := next(told):
                 host = entries[0].host
@@ -94,15 +94,17 @@ class Rows:
         """The entries in their order.
 
         Args:
-            without: The queue IDs of messages that are left out.
+            without: The queue IDs of messages of which outcomes and steps are left out.
             known: Queue IDs of messages of which the sender need not be told. It may change from row to row.
         """
         columns, entries_of, told = self.reader.columns, self.reader.entries_of, iter(self.told)
-        queue_id, arrival, sender = columns.queue_id, columns.arrival, columns.sender
+        stamp, queue_id, arrival, sender = columns.stamp, columns.queue_id, columns.arrival, columns.sender
         for row in self.rows:
             name = row[queue_id]
-            if not name:
-                yield from next(told)
+            if not row[stamp]:
+                for entry in next(told):
+                    if not (isinstance(entry, Event) and entry.queue_id in without):
+                        yield entry
             elif name not in without and not (row[sender] and name in known and not row[arrival]):
                 yield from entries_of(row)
 
@@ -218,11 +220,14 @@ class UsualReader(ABC):
         if origin is not None:
             foreign = {each for each in {row[origin] for row in rows} if each and not self.is_ours(each)}
             rows = [row for row in rows if row[origin] not in foreign] if foreign else rows
-        left, nothing = {"", *self.delivered}, ("",) * len(self.lines.names)
-        told = []
+        left, told = {"", *self.delivered}, []
+        before, after = self.columns.queue_id, len(self.lines.names) - self.columns.queue_id - 1
         for place in [place for place, row in enumerate(rows) if row[-1] or row[outcome] not in left]:
-            row, rows[place] = rows[place], nothing
-            told.append(block.tell(self.look_closer if row[-1] else self.entries_of, row))
+            row = rows[place]
+            entries = block.tell(self.look_closer if row[-1] else self.entries_of, row)
+            told.append(entries)
+            name = (entries[0].queue_id or "") if entries else ""
+            rows[place] = (*("",) * before, name, *("",) * after)
         block.rows = Rows(self, rows, told)
         block.events += sum(1 for row in rows if row[outcome])
         block.other = text.count("\n") - block.events - block.unparsed
