@@ -12,7 +12,7 @@ from typing import Any
 import pyparsing as pp
 import pytest
 from bouncemeter import exchange, exim, postfix
-from bouncemeter.lowering import CannotLowerError, Lowered, LoweredList, lowered, lowered_list
+from bouncemeter.lowering import CannotLowerError, Lowered, LoweredList, lowered, lowered_block, lowered_list
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -193,6 +193,31 @@ def test_a_line_of_a_megabyte_takes_linear_time(line: str) -> None:
     assert seconds(long) < max(30 * seconds(line), 1.0)
 
 
+@pytest.mark.parametrize("line", ADVERSARIAL, ids=range(len(ADVERSARIAL)))
+def test_a_block_of_a_megabyte_takes_linear_time(line: str) -> None:
+    def seconds(text: str) -> float:
+        start = time.process_time()
+        for module in (postfix, exim):
+            module.usual_lines.rows(text)
+        return time.process_time() - start
+
+    short = f"\n{line}"
+    seconds(short)  # the pattern is compiled once
+    bound = max(40 * seconds(short), 1.0)
+    assert seconds(short + line[len(line) // 2 :] * 28) < bound
+    assert seconds(short * 28) < bound
+
+
+def test_no_part_of_a_block_pattern_matches_a_line_feed() -> None:
+    """A row's texts are of one line, whatever the next line is."""
+    for module in (postfix, exim):
+        for log in sorted(LOGS.glob(f"{module.PARSER.name}/*.log")):
+            text = "\n" + log.read_text("utf-8").rstrip("\n")
+            for cut in range(7):  # so that lines break off at every kind of place
+                broken = "\n".join(f"{part[: len(part) * cut // 7]}\n{part}" for part in text.split("\n"))
+                assert not any("\n" in each for row in module.usual_lines.rows(f"\n{broken}") for each in row)
+
+
 def test_all_grammars_are_lowered() -> None:
     """No pattern is written beside the grammars: the modules match by lowered grammars alone."""
     assert {name for name, _ in GRAMMARS} >= {"postfix.station", "exim.station", "exchange.command"}
@@ -221,6 +246,11 @@ X = pp.Regex("x")
 def test_what_cannot_be_lowered_is_refused_by_name(make: Callable[[], pp.ParserElement], sentence: str) -> None:
     with pytest.raises(CannotLowerError, match=sentence):
         lowered(make())
+
+
+def test_a_name_may_not_stand_twice_in_a_block() -> None:
+    with pytest.raises(CannotLowerError, match="a name stands twice"):
+        lowered_block(start=X("x"), forms=X("y") + "-" + X("y"), worth=X)
 
 
 def test_a_list_must_be_one() -> None:

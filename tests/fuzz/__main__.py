@@ -16,8 +16,8 @@ with atheris.instrument_imports():
     import bouncemeter.exchange
     import bouncemeter.exim
     import bouncemeter.postfix
-    from bouncemeter.event import Event
-    from bouncemeter.plugin import Parser, Remembering, UnparsedLineError
+    from bouncemeter.event import Entry, Event
+    from bouncemeter.plugin import BlockReader, Parser, Remembering, UnparsedLineError
     from bouncemeter_exporter.counters import Counters
     from bouncemeter_exporter.explain import NothingToExplainError, understand
     from bouncemeter_exporter.ledger import Ledger
@@ -36,17 +36,24 @@ def parse(parser: Parser) -> Callable[[bytes], None]:
     def target(data: bytes) -> None:
         lines = text.Lines()
         read, ledger, counters = parser.reader(lambda: CLOCK), Ledger(recording=True), Counters()
-        for line in (lines.feed(data) + lines.end()).split("\n")[:-1]:
+        whole = lines.feed(data) + lines.end()
+        told = list[Entry]()
+        for line in whole.split("\n")[:-1]:
             parser.recognises(line)
             try:
                 entries = read(line)
             except UnparsedLineError:
                 continue
+            told += entries
             for entry in entries:
                 counters.take(entry, ledger.take(entry))
                 if isinstance(entry, Event):
                     record(entry)
                     assert not any(each < " " for each in printable(entry.text or ""))
+        if isinstance(read, BlockReader):
+            block = read.block(whole)
+            assert list(block) == told
+            Ledger().read(block, Counters())
         if isinstance(read, Remembering):
             other = parser.reader(lambda: CLOCK)
             assert isinstance(other, Remembering)
