@@ -145,27 +145,30 @@ def passed(rows: Rows, known: Callable[[set[str]], set[str]], *, alone: bool = F
         known: Which of some queue IDs are those of messages that are known from earlier lines.
         alone: The lines are not all that there were before: leave out whatever might have to do with other messages.
     """
-    columns, reader = rows.reader.columns, rows.reader
-    arrival, removal, outcome, relay = columns.arrival, columns.removal, columns.outcome, columns.relay
-    queue_id = itemgetter(columns.queue_id)
+    columns = rows.reader.columns
+    queue_id, relay = itemgetter(columns.queue_id), columns.relay
     names = list(map(queue_id, rows.rows))
     last = dict(zip(names, rows.rows, strict=True))
     first = dict(zip(reversed(names), reversed(rows.rows), strict=True))
-    found = {name for name, row in last.items() if row[removal] and first[name][arrival]}
-    refused = [entries[0] for entries in rows.told if len(entries) == 1 and _is_refusal(entries[0])]
+    arrived, removed = ({queue_id(row): row for row in each} for each in (rows.arrivals, rows.removals))
+    found = {
+        name for name in arrived.keys() & removed.keys() if first[name] is arrived[name] and last[name] is removed[name]
+    }
     found -= _told(rows)
-    ends = Counter([name for name, row in zip(names, rows.rows, strict=True) if row[arrival] or row[removal]])
-    found -= {name for name, number in ends.items() if number > 2}
+    for ends, once in ((rows.arrivals, arrived), (rows.removals, removed)):
+        if len(once) < len(ends):
+            found -= {name for name, number in Counter(map(queue_id, ends)).items() if number > 1}
     found -= known(found)
-    ours = {each for each in {row[relay] for row in rows.rows if row[outcome]} if near(each)}
+    ours = {each for each in {row[relay] for row in rows.deliveries} if near(each)}
     if alone:
-        found -= {name for name, row in first.items() if row[arrival] and near(row[columns.peer])}
-    for row in rows.rows if ours else ():
-        if row[relay] in ours and row[outcome] and (successor := reader.passed_to(row)) is not None:
+        found -= {name for name, row in arrived.items() if near(row[columns.peer])}
+    for row in rows.deliveries if ours else ():
+        if row[relay] in ours and (successor := rows.reader.passed_to(row)) is not None:
             name = queue_id(row)
             if successor != name and (alone or successor in last or known({successor})):
                 found -= {name, successor}
-    deliveries = [row for row in rows.rows if row[outcome] and queue_id(row) in found]
+    deliveries = [row for row in rows.deliveries if queue_id(row) in found]
+    refused = [entries[0] for entries in rows.told if len(entries) == 1 and _is_refusal(entries[0])]
     refused = [event for event in refused if event.queue_id in found]
     if twice := _twice(deliveries, refused, columns):
         found -= twice

@@ -62,11 +62,34 @@ class Rows:
         reader: What read them.
         rows: The rows; one with nothing but a queue ID stands for a line that had to be told at once.
         told: What those lines tell, in their order.
+        arrivals, deliveries, removals: The rows of each of these.
     """
 
     reader: UsualReader
     rows: list[Row] = field(default_factory=list)
     told: list[Sequence[Entry]] = field(default_factory=list)
+    arrivals: list[Row] = field(default_factory=list)
+    deliveries: list[Row] = field(default_factory=list)
+    removals: list[Row] = field(default_factory=list)
+
+    def sort(self) -> list[int]:
+        """Find the rows of each kind; the places of those that have to be told at once."""
+        columns, delivered = self.reader.columns, self.reader.delivered
+        arrival, outcome, removal = columns.arrival, columns.outcome, columns.removal
+        others = []
+        for place, row in enumerate(self.rows):
+            if row[outcome]:
+                if row[outcome] in delivered:
+                    self.deliveries.append(row)
+                else:
+                    others.append(place)
+            elif row[removal]:
+                self.removals.append(row)
+            elif row[arrival]:
+                self.arrivals.append(row)
+            elif row[-1]:
+                others.append(place)
+        return others
 
     def by_server(self) -> Mapping[str | None, Rows]:
         """The same by host."""
@@ -88,6 +111,8 @@ class Rows:
             part = found.setdefault(host, Rows(self.reader))
             part.rows.append(row)
             part.told += [entries] if entries else []
+        for part in found.values():
+            part.sort()
         return found
 
     def entries(self, without: Collection[str] = frozenset(), known: Collection[str] = frozenset()) -> Iterator[Entry]:
@@ -215,20 +240,19 @@ class UsualReader(ABC):
         Args:
             text: Whole lines, each with its line feed.
         """
-        block, outcome, origin = Block(), self.columns.outcome, self.columns.origin
+        block, origin = Block(), self.columns.origin
         rows = self.lines.rows("\n" + text)
         if origin is not None:
             foreign = {each for each in {row[origin] for row in rows} if each and not self.is_ours(each)}
             rows = [row for row in rows if row[origin] not in foreign] if foreign else rows
-        left, told = {"", *self.delivered}, []
+        block.rows = Rows(self, rows)
         before, after = self.columns.queue_id, len(self.lines.names) - self.columns.queue_id - 1
-        for place in [place for place, row in enumerate(rows) if row[-1] or row[outcome] not in left]:
+        for place in block.rows.sort():
             row = rows[place]
             entries = block.tell(self.look_closer if row[-1] else self.entries_of, row)
-            told.append(entries)
+            block.rows.told.append(entries)
             name = (entries[0].queue_id or "") if entries else ""
             rows[place] = (*("",) * before, name, *("",) * after)
-        block.rows = Rows(self, rows, told)
-        block.events += sum(1 for row in rows if row[outcome])
+        block.events += len(block.rows.deliveries)
         block.other = text.count("\n") - block.events - block.unparsed
         return block
