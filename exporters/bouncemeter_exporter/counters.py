@@ -10,13 +10,14 @@ import re
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from bouncemeter.blocklists import blocklists_of
+from bouncemeter.blocks import Row
 from bouncemeter.codes import label
-from bouncemeter.event import Entry, Event, Kind, Outcome
+from bouncemeter.event import EnhancedCode, Entry, Event, Kind, Outcome, undefined_code
 from bouncemeter.providers import provider_of
 from bouncemeter.reasons import reason_of
 
@@ -102,13 +103,25 @@ class Delays:
     total: float = 0.0
     examples: dict[int, tuple[Example, float]] = field(default_factory=dict)
 
-    def add(self, seconds: float, example: Example | None, number: int = 1) -> None:
-        """Count one delay, or more."""
+    def add(self, seconds: float, example: Example | None) -> None:
+        """Count one delay."""
         bucket = bisect_left(DELAY_BUCKETS, seconds)
-        self.counts[bucket] += number
-        self.total += seconds * number
+        self.counts[bucket] += 1
+        self.total += seconds
         if example is not None:
             self.examples[bucket] = (example, seconds)
+
+    def add_all(self, delays: Sequence[tuple[float, T]], example_of: Callable[[T], Example | None]) -> None:
+        """Count many delays, each with something that an example can be made of."""
+        bucket = {seconds: bisect_left(DELAY_BUCKETS, seconds) for seconds, _ in delays}
+        buckets = [bucket[seconds] for seconds, _ in delays]
+        latest = dict(zip(buckets, delays, strict=True))
+        for each, number in Tally(buckets).items():
+            self.counts[each] += number
+            seconds, about = latest[each]
+            if (example := example_of(about)) is not None:
+                self.examples[each] = (example, seconds)
+        self.total += sum(seconds for seconds, _ in delays)
 
 
 class Counters:
@@ -218,22 +231,19 @@ class Counters:
 
     def pass_by(self, passed: Passed) -> None:
         """Count ordinary mail."""
-        mta, rows, time = passed.mta, passed.deliveries, passed.times()
-        queue_id = passed.rows.reader.columns.queue_id
+        mta, time, queue_id = passed.mta, passed.times(), passed.rows.reader.columns.queue_id
 
-        def each(names: Sequence[T]) -> Iterator[tuple[T, Example | None, int]]:
-            """Names, each once, with an example and its number."""
-            latest = dict(zip(names, rows, strict=True))
-            for name, number in Tally(names).items():
-                row = latest[name]
-                yield name, _example(row[queue_id], time(row)), number
+        def example(row: Row) -> Example | None:
+            return _example(row[queue_id], time(row))
 
-        for found, example, number in each(passed.codes()):
-            self.attempts.add((mta, Outcome.DELIVERED, *label(found)), example, number)
-        for provider, example, number in each(passed.providers()):
-            self.recipients.add((mta, Outcome.DELIVERED, provider), example, number)
-        for delay, example, number in each(passed.delays()):
-            if delay is not None:
-                self.delays[mta, Outcome.DELIVERED].add(delay, example, number)
+        for text, row, number in passed.counted(passed.codes()):
+            found = EnhancedCode.parse(text) if text else undefined_code(Outcome.DELIVERED, None)
+            self.attempts.add((mta, Outcome.DELIVERED, *label(found)), example(row), number)
+        for provider, row, number in passed.counted(passed.providers()):
+            self.recipients.add((mta, Outcome.DELIVERED, provider), example(row), number)
+        delays = zip(passed.delays(), passed.deliveries, strict=True)
+        told = [(seconds, row) for seconds, row in delays if seconds is not None]
+        if told:
+            self.delays[mta, Outcome.DELIVERED].add_all(told, example)
         if (latest := passed.latest()) is not None:
             self.last_event[mta] = max(latest, self.last_event.get(mta, 0.0))

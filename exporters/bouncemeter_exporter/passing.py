@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from operator import itemgetter
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 from bouncemeter.blocks import Columns, Row, Rows
-from bouncemeter.event import EnhancedCode, Entry, Event, Outcome, StepKind, undefined_code
+from bouncemeter.event import Entry, Event, Outcome, StepKind
 from bouncemeter.providers import provider_of
 
 from bouncemeter_exporter.message import Message, Recipient
 
 __all__ = ["Passed", "near", "passed", "recipient_key"]
+
+T = TypeVar("T")
 
 _ADDRESS = re.compile(r"\[([0-9A-Fa-f.:]+)\]")
 
@@ -82,13 +84,14 @@ class Passed:
         """One text of each delivery."""
         return [row[place] for row in self.deliveries]
 
-    def codes(self) -> list[EnhancedCode]:
-        """The code of each delivery."""
-        made = {
-            text: EnhancedCode.parse(text) if text else undefined_code(Outcome.DELIVERED, None)
-            for text in set(self.texts(self.rows.reader.columns.code))
-        }
-        return [made[text] for text in self.texts(self.rows.reader.columns.code)]
+    def counted(self, names: Sequence[T]) -> Iterator[tuple[T, Row, int]]:
+        """Names of the deliveries, each once, with the last row that has it and the number of those."""
+        latest = dict(zip(names, self.deliveries, strict=True))
+        return ((name, latest[name], number) for name, number in Counter(names).items())
+
+    def codes(self) -> list[str]:
+        """The code of each delivery as a text, empty where the log has none."""
+        return self.texts(self.rows.reader.columns.code)
 
     def providers(self) -> list[str]:
         """Who took each delivery."""

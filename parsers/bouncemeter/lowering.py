@@ -106,7 +106,8 @@ class LoweredBlock:
     """A pattern that finds, in a block of lines, those of usual forms, and those that need a closer look.
 
     Each line that is found gives a row: the texts of all names, empty where the line has none, and at the end, under
-    the name `CLOSER`, what has to be looked at: what follows the start, or all of a line without such a start.
+    the name `CLOSER`, what has to be looked at: what follows the start, or all of a line without such a start. (Without
+    a colon it has no start of any kind, and is let go.)
 
     Attributes:
         start, forms, worth: The grammars that it was made from.
@@ -123,7 +124,8 @@ class LoweredBlock:
         if len(set(self.names)) < len(self.names):
             raise CannotLowerError("a name stands twice in the forms of a block's lines")
         self._expression = (
-            rf"\n(?:{begin})?+(?:(?({begun})(?:{form})|(?!))|(?({begun})(?={look}))(?P<{CLOSER}>[^\n]++))"
+            rf"\n(?:{begin})?+(?:(?({begun})(?:{form})|(?!))"
+            rf"|(?({begun})(?={look})|(?=[^:\n]*+:))(?P<{CLOSER}>[^\n]++))"
         )
 
     @cached_property

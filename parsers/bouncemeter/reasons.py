@@ -172,6 +172,8 @@ _PLAIN_ADDRESS = re.compile(r"[^<>\s]{1,320}")
 
 def reason_of(event: Event) -> str | None:
     """The reason of a refusal or deferral; None for a delivery."""
+    if event.outcome is Outcome.REJECTED:
+        return find_reason(event.code, event.reply_code, words_of(event), OURSELVES).reason
     found = why_of(event)
     return found.reason if found is not None else None
 
