@@ -58,7 +58,7 @@ class Piece:
         path: The log.
         mta: Its format.
         begin, end: The lines that begin from one byte on and before another.
-        size: Bytes of the file.
+        size: Bytes of the file that it is.
         last_change: No line is later, in seconds since 1970 UTC.
     """
 
@@ -95,7 +95,7 @@ class _Told:
     latest: defaultdict[str | None, float] = field(default_factory=lambda: defaultdict(float))
 
 
-def pieces(paths: Iterable[Path], chosen: Parser | None, cores: int) -> list[Piece]:
+def pieces(paths: Sequence[Path], chosen: Parser | None, cores: int) -> list[Piece]:
     """Logs in pieces; none if one of them is of no format of which pieces can be read by themselves.
 
     Args:
@@ -115,7 +115,9 @@ def pieces(paths: Iterable[Path], chosen: Parser | None, cores: int) -> list[Pie
         if path.suffix in COMPRESSED:
             found.append(Piece(path, known.name, 0, sys.maxsize, stat.st_size, stat.st_mtime))
             continue
-        number = -(-stat.st_size // (PIECE * cores)) * cores or 1  # so that none has to wait for the others
+        number = -(-stat.st_size // PIECE) or 1
+        if len(paths) == 1:
+            number = -(-number // cores) * cores  # so that none has to wait for the others
         borders = [stat.st_size * place // number for place in range(number)] + [stat.st_size]
         found += [Piece(path, known.name, begin, end, end - begin, stat.st_mtime) for begin, end in pairwise(borders)]
     return found

@@ -115,10 +115,10 @@ class Passed:
 
     def delay(self, event: Event) -> float | None:
         """The same of a refusal."""
-        begun = self.times()(self.first[event.queue_id or ""])
-        if event.delay is not None or begun is None or event.time is None:
+        if event.delay is not None or event.time is None:
             return event.delay
-        return round(max(0.0, event.time - begun), 3)
+        begun = self.times()(self.first[event.queue_id or ""])
+        return round(max(0.0, event.time - begun), 3) if begun is not None else None
 
     def latest(self) -> float | None:
         """The time of the latest delivery."""
