@@ -53,6 +53,11 @@ class Columns(NamedTuple):
     code: int
     delay: int
 
+    @classmethod
+    def of(cls, names: Sequence[str], **columns: str | None) -> Columns:
+        """Columns by the names of a row's texts."""
+        return cls(**{column: None if name is None else names.index(name) for column, name in columns.items()})  # type: ignore[arg-type]
+
 
 @dataclass(slots=True)
 class Rows:

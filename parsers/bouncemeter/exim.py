@@ -311,26 +311,27 @@ MARKS = ("rejected", "refused", " => ", " -> ", " >> ", " ** ", " == ")
 
 
 _NAMES = usual_lines.names
-_ARRIVAL, _FLAG, _CONFIRMATION = map(_NAMES.index, ("arrival_sender", "flag", "confirmation"))
+_CONFIRMATION = _NAMES.index("confirmation")
 
 
 class _Reader(UsualReader):
     mta = "exim"
     lines = usual_lines
-    columns = Columns(
-        stamp=_NAMES.index("stamp"),
+    columns = Columns.of(
+        _NAMES,
+        stamp="stamp",
         origin=None,
-        queue_id=_NAMES.index("queue_id"),
-        arrival=_ARRIVAL,
-        peer=_NAMES.index("peer"),
-        sender=_ARRIVAL,
-        removal=_NAMES.index("completed"),
-        outcome=_FLAG,
-        recipient=_NAMES.index("target"),
-        original_recipient=_NAMES.index("top"),
-        relay=_NAMES.index("relay"),
-        code=_NAMES.index("code"),
-        delay=_NAMES.index("queue_time"),
+        queue_id="queue_id",
+        arrival="arrival_sender",
+        peer="peer",
+        sender="arrival_sender",
+        removal="completed",
+        outcome="flag",
+        recipient="target",
+        original_recipient="top",
+        relay="relay",
+        code="code",
+        delay="queue_time",
     )
     delivered = frozenset({"=>", "->", ">>"})
 
@@ -356,7 +357,7 @@ class _Reader(UsualReader):
 
     def entries_of(self, row: Row) -> Sequence[Entry]:
         found = {name: text for name, text in zip(_NAMES, row, strict=True) if text}
-        if row[_ARRIVAL] and "peer" in found:
+        if "peer" in found:
             found["relay"] = found["peer"]
         return self._station(found)
 

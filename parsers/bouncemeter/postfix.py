@@ -299,26 +299,27 @@ def _host(origin: str) -> str:
 
 
 _NAMES = usual_lines.names
-_SENDER, _PEER, _STATUS, _TEXT = map(_NAMES.index, ("sender", "peer", "status", "text"))
+_TEXT = _NAMES.index("text")
 
 
 class _Reader(UsualReader):
     mta = "postfix"
     lines = usual_lines
-    columns = Columns(
-        stamp=_NAMES.index("stamp"),
-        origin=_NAMES.index("origin"),
-        queue_id=_NAMES.index("queue_id"),
-        arrival=_PEER,
-        peer=_PEER,
-        sender=_SENDER,
-        removal=_NAMES.index("removed"),
-        outcome=_STATUS,
-        recipient=_NAMES.index("recipient"),
-        original_recipient=_NAMES.index("original_recipient"),
-        relay=_NAMES.index("relay"),
-        code=_NAMES.index("dsn"),
-        delay=_NAMES.index("delay"),
+    columns = Columns.of(
+        _NAMES,
+        stamp="stamp",
+        origin="origin",
+        queue_id="queue_id",
+        arrival="peer",
+        peer="peer",
+        sender="sender",
+        removal="removed",
+        outcome="status",
+        recipient="recipient",
+        original_recipient="original_recipient",
+        relay="relay",
+        code="dsn",
+        delay="delay",
     )
     delivered = frozenset({"sent"})
 
