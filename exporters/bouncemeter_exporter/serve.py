@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import signal
+import sys
 import threading
 import time
 from collections import Counter as Tally
@@ -35,6 +36,9 @@ __all__ = ["Exporter"]
 
 PAUSE = 0.5
 """Seconds between two looks at files that had nothing new, and between two commits while there is much."""
+
+TURN = 0.001
+"""Seconds after which the reading thread lets a scrape go on, and the other way round."""
 
 RETRY = 1.0
 """Seconds until it is tried again to write the state."""
@@ -118,6 +122,7 @@ class Exporter:
         """Serve until SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stopping.set())
+        sys.setswitchinterval(TURN)
         self._server.start()
         self._say(f"Serving metrics at {self._server.url}{self._server.telemetry_path}")
         try:
