@@ -239,8 +239,9 @@ def _summary_by_cores(logs: list[str], format_of: str | None, jobs: int | None) 
         size = sum(path.stat().st_size for path in paths if path)
         if None in paths or size < MANY_BYTES:
             return None
-        from bouncemeter_exporter.parallel import EntangledError, pieces, summarise
+        from bouncemeter_exporter.parallel import PIECE, EntangledError, pieces, summarise
 
+        cores = min(cores, size // PIECE)  # a piece is worth a process, less is not
         found = pieces([path for path in paths if path], chosen, cores)
         if len(found) < 2:
             return None
