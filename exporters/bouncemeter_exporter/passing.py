@@ -148,6 +148,8 @@ def passed(rows: Rows, known: Callable[[set[str]], set[str]], *, alone: bool = F
         known: Which of some queue IDs are those of messages that are known from earlier lines.
         alone: The lines are not all that there were before: leave out whatever might have to do with other messages.
     """
+    if not rows.arrivals or not rows.removals:
+        return Passed(rows, set(), {}, {}, [], [])
     columns = rows.reader.columns
     queue_id, relay = itemgetter(columns.queue_id), columns.relay
     names = list(map(queue_id, rows.rows))
