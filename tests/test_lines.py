@@ -74,3 +74,26 @@ def test_a_live_log_goes_over_the_turn_of_the_year() -> None:
     before = stamps.seconds("Dec 31 23:59:59")
     now[0] += 1
     assert stamps.seconds("Jan  1 00:00:00") == (before or 0) + 1
+
+
+@pytest.mark.parametrize(
+    ("stamps", "span"),
+    [
+        ({"Nov 24 10:00:00", "Nov 24 09:00:00", "Nov 24 11:00:00"}, ("Nov 24 09:00:00", "Nov 24 11:00:00")),
+        ({"Nov 30 10:00:00", "Nov 31 09:00:00", "Nov 30 09:00:00"}, ("Nov 30 09:00:00", "Nov 30 10:00:00")),
+        ({"Sep 30 10:00:00", "Oct  1 09:00:00"}, ("Sep 30 10:00:00", "Oct  1 09:00:00")),
+        (
+            {"2026-10-25T02:59:00+02:00", "2026-10-25T02:01:00+01:00"},
+            ("2026-10-25T02:59:00+02:00", "2026-10-25T02:01:00+01:00"),
+        ),
+        (
+            {"2026-10-25 02:59:00.5", "2026-10-25 02:59:00.25", "2026-10-25 02:59:00"},
+            ("2026-10-25 02:59:00", "2026-10-25 02:59:00.5"),
+        ),
+        ({"Feb 31 10:00:00"}, None),
+        (set(), None),
+    ],
+)
+def test_the_span_of_stamps(stamps: set[str], span: tuple[str, str] | None) -> None:
+    read = Stamps(lambda: 1_796_000_000.0)
+    assert read.span(stamps) == (span and (read.seconds(span[0]), read.seconds(span[1])))

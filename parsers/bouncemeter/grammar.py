@@ -164,9 +164,10 @@ class Stamps:
         """The earliest and the latest of the times of some stamps; None if none of them is a time."""
         if not stamps:
             return None
-        if self._are_in_order(stamps):
-            stamps = {min(stamps), max(stamps)}
-        times = [time for each in stamps if (time := self.seconds(each)) is not None]
+        ends = {min(stamps), max(stamps)} if self._are_in_order(stamps) else stamps
+        times = [time for each in ends if (time := self.seconds(each)) is not None]
+        if len(times) < len(ends):  # one that is no time, such as 31 February, hides the others
+            times = [time for each in stamps if (time := self.seconds(each)) is not None]
         return (min(times), max(times)) if times else None
 
     @staticmethod
