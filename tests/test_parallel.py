@@ -85,7 +85,7 @@ def test_a_muddle_is_counted_the_same_or_left_to_one_core(
 ) -> None:
     """Lines out of order, doubled, lost; queue IDs that are used again; a content filter on this host."""
     left = 0
-    for seed in range(30):
+    for seed in range(15):
         chance = random.Random(seed)
         text = [*day(mta, 3000, seed), *day(mta, 2000, seed + 50), *lines(mta)]
         if seed % 3 == 0:
@@ -101,7 +101,7 @@ def test_a_muddle_is_counted_the_same_or_left_to_one_core(
             left += 1
         else:
             assert found == by_one([log])
-    assert 0 < left < 25
+    assert 0 < left < 13
 
 
 def test_each_line_is_in_one_piece(tmp_path: Path) -> None:
