@@ -104,19 +104,30 @@ def _read(
 ) -> Iterator[tuple[LogReader, Block]]:
     """The entries of logs, oldest log first, with the reader that tells of their lines. With `about`, at least those
     of lines that hold one of these words."""
+    with _explained():
+        chosen, paths = _logs(arguments, format_of)
+        yield from _read_all(paths, chosen, arguments, task, about)
+
+
+def _read_all(
+    paths: list[Path | None],
+    chosen: Parser | None,
+    arguments: list[str],
+    task: str,
+    about: frozenset[str] = frozenset(),
+) -> Iterator[tuple[LogReader, Block]]:
+    """The same of logs that were found."""
     from bouncemeter_exporter.progress import progress
     from bouncemeter_exporter.reading import UnknownFormatError
 
-    with _explained():
-        chosen, paths = _logs(arguments, format_of)
-        with progress(sum(path.stat().st_size for path in paths if path), task) as advance:
-            for path in paths:
-                try:
-                    yield from _read_one(path, chosen, advance, about)
-                except UnknownFormatError as error:
-                    if path is None or str(path) in arguments:
-                        raise
-                    typer.echo(f"bouncemeter: {error}", err=True)  # one of a directory or pattern
+    with progress(sum(path.stat().st_size for path in paths if path), task) as advance:
+        for path in paths:
+            try:
+                yield from _read_one(path, chosen, advance, about)
+            except UnknownFormatError as error:
+                if path is None or str(path) in arguments:
+                    raise
+                typer.echo(f"bouncemeter: {error}", err=True)  # one of a directory or pattern
 
 
 @contextmanager
@@ -209,7 +220,7 @@ def _collect_seldom() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
-def _summary(logs: list[str], format_of: str | None) -> Summary:
+def _summary(paths: list[Path | None], chosen: Parser | None, arguments: list[str]) -> Summary:
     """What logs tell, read by one core."""
     from collections import Counter
 
@@ -217,7 +228,7 @@ def _summary(logs: list[str], format_of: str | None) -> Summary:
     from bouncemeter_exporter.report import Report, Summary
 
     found, readers = Summary(Report(), Ledger(), Counter()), {}
-    for log, block in _read(logs, format_of, "Reading"):
+    for log, block in _read_all(paths, chosen, arguments, "Reading"):
         readers[id(log)] = log
         found.ledger.read(block, found.report)
     for log in readers.values():
@@ -225,30 +236,26 @@ def _summary(logs: list[str], format_of: str | None) -> Summary:
     return found
 
 
-def _summary_by_cores(logs: list[str], format_of: str | None, jobs: int | None) -> Summary | None:
+def _summary_by_cores(paths: list[Path | None], chosen: Parser | None, jobs: int | None) -> Summary | None:
     """The same by several cores; None where that is not worth it, or not possible."""
     import os
 
     cores = jobs or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
-    if cores == 1:
+    files = [path for path in paths if path]
+    size = sum(path.stat().st_size for path in files)
+    if cores == 1 or None in paths or size < MANY_BYTES:
         return None
+    from bouncemeter_exporter.parallel import PIECE, EntangledError, pieces, summarise
     from bouncemeter_exporter.progress import progress
 
-    with _explained():
-        chosen, paths = _logs(logs, format_of)
-        size = sum(path.stat().st_size for path in paths if path)
-        if None in paths or size < MANY_BYTES:
-            return None
-        from bouncemeter_exporter.parallel import PIECE, EntangledError, pieces, summarise
-
-        cores = min(cores, size // PIECE)  # a piece is worth a process, less is not
-        found = pieces([path for path in paths if path], chosen, cores)
-        if len(found) < 2:
-            return None
-        try:
-            return summarise(found, cores, lambda: progress(size, "Reading"))
-        except EntangledError:
-            return None
+    cores = min(cores, size // PIECE)  # a piece is worth a process, less is not
+    found = pieces(files, chosen, cores)
+    if len(found) < 2:
+        return None
+    try:
+        return summarise(found, cores, lambda: progress(size, "Reading"))
+    except EntangledError:
+        return None
 
 
 @app.command()
@@ -271,7 +278,9 @@ def report(
     """
     _use_providers(config)
     _collect_seldom()
-    summary = _summary_by_cores(logs, format_of, jobs) or _summary(logs, format_of)
+    with _explained():
+        chosen, paths = _logs(logs, format_of)
+        summary = _summary_by_cores(paths, chosen, jobs) or _summary(paths, chosen, logs)
     summary.ledger.settle()
     found = summary.report.as_json(summary.lines, summary.ledger.waiting.total())
     if output is OutputFormat.JSON:

@@ -25,9 +25,9 @@ from bouncemeter.plugin import Clock
 from bouncemeter.providers import OTHER, provider_of
 
 from bouncemeter_exporter.message import Message, Recipient, pack, seen, unpack
-from bouncemeter_exporter.passing import Passed, near, passed, recipient_key
+from bouncemeter_exporter.passing import Passed, near, passed, recipient_key, taker_of
 
-__all__ = ["MAX_AGE", "MAX_MESSAGES", "Fact", "FactKind", "Ledger", "MessageName", "Server", "Waiting"]
+__all__ = ["MAX_AGE", "MAX_MESSAGES", "Fact", "FactKind", "Ledger", "MessageName", "Server", "Waiting", "count_passed"]
 
 MAX_AGE = 6 * 86400.0
 """Seconds without a line after which a message is forgotten: a little over the usual queue lifetime of five days."""
@@ -181,10 +181,7 @@ class Ledger:
         """Let what lines tell be counted, with the facts that follow from it."""
         for host, rows in block.rows.by_server().items() if block.rows is not None else ():
             found = self._pass_by(rows, host)
-            counts.pass_by(found)
-            for event in found.refused:
-                provider = provider_of(event.relay, event.recipient)
-                counts.take(event, [Fact(FactKind.ENDED, event, event.outcome, provider, found.delay(event))])
+            count_passed(found, counts)
             waiting = self._waiting(rows.reader.mta, host)
             for entry in rows.entries(without=found.queue_ids, known=waiting):
                 counts.take(entry, self.take(entry))
@@ -225,7 +222,7 @@ class Ledger:
         server = self._servers.get((mta, host)) or _Server(mta)
         found = passed(rows, lambda names: self._known(server, names))
         if not found.queue_ids or ((mta, host) not in self._servers and len(self._servers) >= MAX_SERVERS):
-            return found.nothing()
+            return Passed(rows)
         self._servers[mta, host] = server
         server.removes = True
         last, time = 0.0, found.times()
@@ -592,6 +589,14 @@ class Ledger:
         return True
 
 
+def count_passed(found: Passed, counts: Counts) -> None:
+    """Let ordinary messages be counted: each of their recipients ended."""
+    counts.pass_by(found)
+    for event in found.refused:
+        provider = provider_of(event.relay, event.recipient)
+        counts.take(event, [Fact(FactKind.ENDED, event, event.outcome, provider, found.delay(event))])
+
+
 def _unpacked(kept: Message | bytes) -> Message:
     return kept if isinstance(kept, Message) else unpack(kept)
 
@@ -607,14 +612,14 @@ def _labels(mta: str, code: EnhancedCode, provider: str) -> Waiting:
 
 def _key(event: Event, message: Message) -> str:
     """Which recipient of a message: see `recipient_key`."""
-    recipient, original = (event.recipient or "").lower(), (event.original_recipient or "").lower()
-    taker = event.relay if event.relay and event.relay[0] in "|/" else ""
-    key = recipient_key(recipient, original, taker)
+    original, taker = event.original_recipient or "", taker_of(event)
+    key = recipient_key(event.recipient or "", original, taker)
+    recipient = key.partition("\n")[0]
     if "@" not in recipient and key not in message.recipients:
         # Exim writes a mailbox of its own without the domain when it delivers, and with it when it defers.
         for waiting, _ in message.waiting():
             name, _, rest = waiting.partition("\n")
-            if name.startswith(f"{recipient}@") and rest == f"{original}\n{taker}":
+            if name.startswith(f"{recipient}@") and rest == f"{original.lower()}\n{taker}":
                 return waiting
     return key
 

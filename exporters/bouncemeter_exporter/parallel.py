@@ -19,9 +19,8 @@ from pathlib import Path
 
 from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
 from bouncemeter.plugin import BlockReader, Parser, parser
-from bouncemeter.providers import provider_of
 
-from bouncemeter_exporter.ledger import LATE, UNORDERED, Fact, FactKind, Ledger
+from bouncemeter_exporter.ledger import LATE, UNORDERED, Ledger, count_passed
 from bouncemeter_exporter.passing import Passed, near, passed
 from bouncemeter_exporter.progress import Advance
 from bouncemeter_exporter.reading import LineCounts, LogReader
@@ -194,10 +193,7 @@ def _read(piece: Piece) -> _Told:
         rows = log.take(text).rows
         for host, each in rows.by_server().items() if rows is not None else ():
             found = passed(each, lambda names, host=host: names & seen[host], alone=True)  # type: ignore[misc]
-            told.report.pass_by(found)
-            for event in found.refused:
-                provider = provider_of(event.relay, event.recipient)
-                told.report.take(event, [Fact(FactKind.ENDED, event, event.outcome, provider)])
+            count_passed(found, told.report)
             told.whole[host] |= found.queue_ids
             _note_last(told, host, found)
             for entry in each.entries(without=found.queue_ids):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from operator import itemgetter
@@ -22,7 +22,7 @@ from bouncemeter.providers import provider_of
 
 from bouncemeter_exporter.message import Message, Recipient
 
-__all__ = ["Passed", "near", "passed", "recipient_key"]
+__all__ = ["Passed", "near", "passed", "recipient_key", "taker_of"]
 
 T = TypeVar("T")
 
@@ -43,15 +43,11 @@ class Passed:
     """
 
     rows: Rows
-    queue_ids: set[str]
-    first: dict[str, Row]
-    last: dict[str, Row]
-    deliveries: list[Row]
-    refused: list[Event]
-
-    def nothing(self) -> Passed:
-        """None of them."""
-        return Passed(self.rows, set(), {}, {}, [], [])
+    queue_ids: set[str] = field(default_factory=set)
+    first: dict[str, Row] = field(default_factory=dict)
+    last: dict[str, Row] = field(default_factory=dict)
+    deliveries: list[Row] = field(default_factory=list)
+    refused: list[Event] = field(default_factory=list)
 
     def messages(self, queue_ids: Iterable[str]) -> Iterator[tuple[str, Message]]:
         """Some of the messages, by queue ID, as the ledger knows messages that left."""
@@ -70,8 +66,7 @@ class Passed:
                 message.recipients[key] = Recipient(ended=True)
         for event in self.refused:
             if (message := kept.get(event.queue_id or "")) is not None:
-                taker = event.relay if event.relay and event.relay[0] in "|/" else ""
-                key = recipient_key(event.recipient or "", event.original_recipient or "", taker)
+                key = recipient_key(event.recipient or "", event.original_recipient or "", taker_of(event))
                 message.recipients[key] = Recipient(ended=True)
         yield from kept.items()
 
@@ -149,7 +144,7 @@ def passed(rows: Rows, known: Callable[[set[str]], set[str]], *, alone: bool = F
         alone: The lines are not all that there were before: leave out whatever might have to do with other messages.
     """
     if not rows.arrivals or not rows.removals:
-        return Passed(rows, set(), {}, {}, [], [])
+        return Passed(rows)
     columns = rows.reader.columns
     queue_id, relay = itemgetter(columns.queue_id), columns.relay
     names = list(map(queue_id, rows.rows))
@@ -237,3 +232,8 @@ def recipient_key(recipient: str, original: str, taker: str = "") -> str:
     """Which recipient of a message: its address, the original one, the file or command that takes the mail."""
     recipient, original = recipient.lower(), original.lower()
     return f"{recipient}\n{original}\n{taker}" if original or taker else recipient
+
+
+def taker_of(event: Event) -> str:
+    """The file or command that takes the mail; empty if none does."""
+    return event.relay if event.relay and event.relay[0] in "|/" else ""

@@ -54,9 +54,10 @@ class Columns(NamedTuple):
     delay: int
 
     @classmethod
-    def of(cls, names: Sequence[str], **columns: str | None) -> Columns:
-        """Columns by the names of a row's texts."""
-        return cls(**{column: None if name is None else names.index(name) for column, name in columns.items()})  # type: ignore[arg-type]
+    def of(cls, names: Sequence[str], **other: str | None) -> Columns:
+        """Columns by the names of a row's texts, which are those of the fields but for some others."""
+        called = {column: other.get(column, column) for column in cls._fields}
+        return cls(**{column: None if name is None else names.index(name) for column, name in called.items()})  # type: ignore[arg-type]
 
 
 @dataclass(slots=True)

@@ -319,18 +319,13 @@ class _Reader(UsualReader):
     lines = usual_lines
     columns = Columns.of(
         _NAMES,
-        stamp="stamp",
         origin=None,
-        queue_id="queue_id",
         arrival="arrival_sender",
-        peer="peer",
         sender="arrival_sender",
         removal="completed",
         outcome="flag",
         recipient="target",
         original_recipient="top",
-        relay="relay",
-        code="code",
         delay="queue_time",
     )
     delivered = frozenset({"=>", "->", ">>"})

@@ -305,22 +305,7 @@ _TEXT = _NAMES.index("text")
 class _Reader(UsualReader):
     mta = "postfix"
     lines = usual_lines
-    columns = Columns.of(
-        _NAMES,
-        stamp="stamp",
-        origin="origin",
-        queue_id="queue_id",
-        arrival="peer",
-        peer="peer",
-        sender="sender",
-        removal="removed",
-        outcome="status",
-        recipient="recipient",
-        original_recipient="original_recipient",
-        relay="relay",
-        code="dsn",
-        delay="delay",
-    )
+    columns = Columns.of(_NAMES, arrival="peer", removal="removed", outcome="status", code="dsn")
     delivered = frozenset({"sent"})
 
     def __call__(self, line: str, /) -> Sequence[Entry]:

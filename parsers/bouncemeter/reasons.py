@@ -172,8 +172,6 @@ _PLAIN_ADDRESS = re.compile(r"[^<>\s]{1,320}")
 
 def reason_of(event: Event) -> str | None:
     """The reason of a refusal or deferral; None for a delivery."""
-    if event.outcome is Outcome.REJECTED:
-        return find_reason(event.code, event.reply_code, words_of(event), OURSELVES).reason
     found = why_of(event)
     return found.reason if found is not None else None
 
@@ -183,7 +181,7 @@ def why_of(event: Event) -> Finding | None:
     if event.outcome is Outcome.DELIVERED:
         return None
     if event.outcome is Outcome.REJECTED:
-        return replace(find_reason(event.code, event.reply_code, words_of(event), OURSELVES), provider=OTHER)
+        return find_reason(event.code, event.reply_code, words_of(event), OURSELVES)
     provider = provider_of(event.relay, event.recipient)
     if event.outcome is Outcome.EXPIRED:
         return Finding("expired", provider, "outcome")
@@ -206,7 +204,8 @@ def find_reason(code: EnhancedCode, reply_code: int | None, text: str | None, pr
         text: The reply or error as logged. Anyone may have written it; its length does not matter.
         provider: Who refused. If that is unknown, signs in the text may tell, for the reason alone.
     """
-    return next(_findings(code, reply_code, said(text, reply_code), provider))
+    found = next(_findings(code, reply_code, said(text, reply_code), provider))
+    return replace(found, provider=OTHER) if provider == OURSELVES else found
 
 
 def _findings(code: EnhancedCode, reply_code: int | None, words: Said, provider: str) -> Iterator[Finding]:
