@@ -52,7 +52,7 @@ grafana: .venv/dev.stamp
 	$(BIN)/bouncemeter rules export grafana/alerts
 
 demo: .venv/dev.stamp
-	$(BIN)/python -m tests.day
+	$(BIN)/python -m tests.grafana.day
 
 clean:
 	rm -rf .venv build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-LOGS = Path(__file__).parent / "logs"
+ROOT = Path(__file__).parent.parent
+GRAFANA = ROOT / "grafana"
+LOGS = ROOT / "tests" / "logs"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from bouncemeter_exporter.reading import LogReader
+from bouncemeter_exporter.sources.log import LogReader
 
-from .bench.traffic import day
+from tests.bench.traffic import day
 
 
 @pytest.mark.parametrize("mta", ["postfix", "exim"])
@@ -13,7 +13,7 @@ def test_a_day_of_mail_is_the_same_each_time_and_about_a_quarter_outcomes(mta: s
     lines = list(day(mta, 20_000))
     assert lines == list(day(mta, 20_000))
     log = LogReader("day")
-    log.take("".join(f"{line}\n" for line in lines))
+    log.read("".join(f"{line}\n" for line in lines))
     assert log.parser is not None
     assert log.parser.name == mta
     assert log.counts["unparsed"] == 0

@@ -18,10 +18,9 @@ import pytest
 from bouncemeter_exporter.cli import app
 from typer.main import get_command
 
-from .conftest import LOGS, Run
-from .servers.net import free_port
+from tests.conftest import LOGS, ROOT, Run
+from tests.servers.net import free_port
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PLACES = {
     "/var/log/mail.log": str(LOGS / "postfix" / "relay.log"),

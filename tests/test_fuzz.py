@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.conftest import ROOT
+
 TARGETS = ["postfix", "exim", "exchange", "lines", "syslog", "journal", "position", "explain"]
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "3"))
 

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 from bouncemeter.event import Event
-from bouncemeter_exporter.counters import Counters
-from bouncemeter_exporter.exposition import written
-from bouncemeter_exporter.ledger import Ledger
-from bouncemeter_exporter.prometheus import MailCollector, show
-from bouncemeter_exporter.reading import LogReader
-from bouncemeter_exporter.records import record
-from bouncemeter_exporter.sources.text import open_log, read_text
+from bouncemeter_exporter.counting.counters import Counters
+from bouncemeter_exporter.counting.ledger import Ledger
+from bouncemeter_exporter.reporting.records import record
+from bouncemeter_exporter.serving.exposition import exposition
+from bouncemeter_exporter.serving.metrics import MailCollector, take_snapshot
+from bouncemeter_exporter.sources.lines import open_log, read_text
+from bouncemeter_exporter.sources.log import LogReader
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as in_openmetrics
 
-from .conftest import LOGS
+from tests.conftest import LOGS
 
 WRITE = bool(os.environ.get("WRITE_GOLDEN"))
 CLOCK = 1_795_600_000.0  # 25 November 2026: the year of stamps without one
@@ -44,8 +44,8 @@ def test_fixture_log_is_read_as_its_golden_files_say(path: Path) -> None:
     records = []
     with open_log(path) as stream:
         for text, _ in read_text(stream, path.name):
-            for entry in log.take(text):
-                counters.take(entry, ledger.take(entry))
+            for entry in log.read(text):
+                counters.count(entry, ledger.facts(entry))
                 if isinstance(entry, Event):
                     records.append(json.dumps(record(entry)))
     assert list(log.end()) == []
@@ -53,14 +53,14 @@ def test_fixture_log_is_read_as_its_golden_files_say(path: Path) -> None:
     assert log.parser.name == path.parent.name
     check(path.with_suffix(".jsonl"), "\n".join(records) + "\n")
     registry = CollectorRegistry()
-    shown = show(counters, ledger, [], {**counters.numbers(), "lines": {}, "dropped": {}})
+    shown = take_snapshot(counters, ledger.memory, [], {**counters.numbers(), "lines": {}, "dropped": {}})
     registry.register(MailCollector(lambda: shown, [], lambda: None))
     page = generate_latest(registry).decode()
     families = list(MailCollector(lambda: shown, [], lambda: None).families())
     now = re.compile(r"(?m)^mail_deferred_oldest_seconds{.*$").sub  # passes while this is compared
     of_both = ((page, False), (in_openmetrics(registry).decode(), True))  # type: ignore[no-untyped-call]
     for of_library, openmetrics in of_both:
-        assert now("", written(families, openmetrics=openmetrics).decode()) == now("", of_library)
+        assert now("", exposition(families, openmetrics=openmetrics).decode()) == now("", of_library)
     changing = ("mail_deferred_oldest_seconds", "bouncemeter_build_info")
     check(
         path.with_suffix(".prom"),

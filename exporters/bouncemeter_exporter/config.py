@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bouncemeter.providers import check_providers
+from bouncemeter.knowledge.providers import check_providers
 
-from bouncemeter_exporter.ledger import MAX_AGE, MAX_MESSAGES
+from bouncemeter_exporter.counting.memory import MAX_AGE, MAX_MESSAGES
 
 __all__ = ["Config", "ConfigError", "SourceConfig", "default_state", "read_config", "seconds"]
 

@@ -13,8 +13,8 @@ from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
 from bouncemeter.event import Entry, Event
-from bouncemeter.grammar import Stamps
 from bouncemeter.lowering import LoweredBlock
+from bouncemeter.stamps import Stamps
 
 __all__ = ["Block", "Columns", "Row", "Rows", "UsualReader", "read_lines"]
 
@@ -67,13 +67,13 @@ class Rows:
     Attributes:
         reader: What read them.
         rows: The rows; one with nothing but a queue ID stands for a line that had to be told at once.
-        told: What those lines tell, in their order.
+        parsed: The entries of those lines, in their order.
         arrivals, deliveries, removals: The rows of each of these.
     """
 
     reader: UsualReader
     rows: list[Row] = field(default_factory=list)
-    told: list[Sequence[Entry]] = field(default_factory=list)
+    parsed: list[Sequence[Entry]] = field(default_factory=list)
     arrivals: list[Row] = field(default_factory=list)
     deliveries: list[Row] = field(default_factory=list)
     removals: list[Row] = field(default_factory=list)
@@ -105,18 +105,18 @@ class Rows:
         if len(set(hosts.values())) == 1:
             return dict.fromkeys(hosts.values(), self)
         found: dict[str | None, Rows] = {}
-        told = iter(self.told)
+        parsed = iter(self.parsed)
         for row in self.rows:
             entries: Sequence[Entry] = ()
             if row[stamp]:
                 host = hosts[row[origin or 0]]
-            elif entries := next(told):
+            elif entries := next(parsed):
                 host = entries[0].host
             else:
                 continue
             part = found.setdefault(host, Rows(self.reader))
             part.rows.append(row)
-            part.told += [entries] if entries else []
+            part.parsed += [entries] if entries else []
         for part in found.values():
             part.sort()
         return found
@@ -128,12 +128,12 @@ class Rows:
             without: The queue IDs of messages of which outcomes and steps are left out.
             known: Queue IDs of messages of which the sender need not be told. It may change from row to row.
         """
-        columns, entries_of, told = self.reader.columns, self.reader.entries_of, iter(self.told)
+        columns, entries_of, parsed = self.reader.columns, self.reader.entries_of, iter(self.parsed)
         stamp, queue_id, arrival, sender = columns.stamp, columns.queue_id, columns.arrival, columns.sender
         for row in self.rows:
             name = row[queue_id]
             if not row[stamp]:
-                for entry in next(told):
+                for entry in next(parsed):
                     if not (isinstance(entry, Event) and entry.queue_id in without):
                         yield entry
             elif name not in without and not (row[sender] and name in known and not row[arrival]):
@@ -169,18 +169,18 @@ class Block:
         """All entries, in the order of the lines."""
         return iter(self.entries) if self.rows is None else self.rows.entries()
 
-    def tell(self, read: Callable[[T], Sequence[Entry]], line: T) -> Sequence[Entry]:
-        """What one line tells, and count it; nothing if it cannot be read."""
+    def parse(self, read: Callable[[T], Sequence[Entry]], line: T) -> Sequence[Entry]:
+        """The entries of one line, which is counted; none if it cannot be read."""
         try:
-            told = read(line)
+            entries = read(line)
         except Exception:  # UnparsedLineError, or a fault of a plugin: neither may cost other lines
             self.unparsed += 1
             return ()
-        for entry in told:
+        for entry in entries:
             if isinstance(entry, Event):
                 self.events += 1
                 break
-        return told
+        return entries
 
 
 def read_lines(lines: Iterable[str], read: Callable[[str], Sequence[Entry]]) -> Block:
@@ -188,7 +188,7 @@ def read_lines(lines: Iterable[str], read: Callable[[str], Sequence[Entry]]) -> 
     block, number = Block(), 0
     for line in lines:
         number += 1
-        block.entries += block.tell(read, line)
+        block.entries += block.parse(read, line)
     block.other = number - block.events - block.unparsed
     return block
 
@@ -255,8 +255,8 @@ class UsualReader(ABC):
         before, after = self.columns.queue_id, len(self.lines.names) - self.columns.queue_id - 1
         for place in block.rows.sort():
             row = rows[place]
-            entries = block.tell(self.look_closer if row[-1] else self.entries_of, row)
-            block.rows.told.append(entries)
+            entries = block.parse(self.look_closer if row[-1] else self.entries_of, row)
+            block.rows.parsed.append(entries)
             name = (entries[0].queue_id or "") if entries else ""
             rows[place] = (*("",) * before, name, *("",) * after)
         block.events += len(block.rows.deliveries)

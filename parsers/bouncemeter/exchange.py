@@ -17,9 +17,10 @@ from dataclasses import asdict, dataclass, field
 import pyparsing as pp
 
 from bouncemeter.event import Entry, Event, Outcome, Stage, Step, StepKind
-from bouncemeter.grammar import Stamps, bracketed_address, code_of, quoted_local_part, reply
+from bouncemeter.grammar import bracketed_address, code_of, quoted_local_part, reply
 from bouncemeter.lowering import lowered, lowered_list
-from bouncemeter.plugin import Clock, LineReader, UnparsedLineError
+from bouncemeter.plugin import LineReader, UnparsedLineError
+from bouncemeter.stamps import Clock, Stamps
 from bouncemeter.tables import table
 
 __all__ = ["PARSER", "ExchangeParser"]

@@ -21,7 +21,6 @@ import pyparsing as pp
 from bouncemeter.blocks import Columns, Row, UsualReader
 from bouncemeter.event import Entry, Event, Outcome, Stage, Step, StepKind
 from bouncemeter.grammar import (
-    Stamps,
     bracketed_address,
     code_of,
     enhanced_code,
@@ -32,7 +31,8 @@ from bouncemeter.grammar import (
     syslog_prefix,
 )
 from bouncemeter.lowering import lowered, lowered_block
-from bouncemeter.plugin import Clock, LineReader, UnparsedLineError
+from bouncemeter.plugin import LineReader, UnparsedLineError
+from bouncemeter.stamps import Clock, Stamps
 
 __all__ = ["PARSER", "EximParser"]
 

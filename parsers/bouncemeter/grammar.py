@@ -7,16 +7,12 @@ written ends the fields.
 
 from __future__ import annotations
 
-import time
-from datetime import datetime
-
 import pyparsing as pp
 
 from bouncemeter.event import EnhancedCode, Outcome, undefined_code
-from bouncemeter.plugin import Clock
+from bouncemeter.stamps import MONTHS
 
 __all__ = [
-    "Stamps",
     "address",
     "bracketed_address",
     "code_of",
@@ -50,9 +46,7 @@ rest = pp.Regex(r"[^\n]*")
 
 # --- time stamps and the syslog prefix (RFC 3164, RFC 5424, RFC 3339) -----------------------------------------
 
-_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-
-bsd_stamp = pp.Regex(r"(?:" + "|".join(_MONTHS) + r") [ 0-9][0-9] [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?")
+bsd_stamp = pp.Regex(r"(?:" + "|".join(MONTHS) + r") [ 0-9][0-9] [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?")
 """`Nov  4 15:42:02`: no year, no zone."""
 
 iso_stamp = pp.Regex(
@@ -113,76 +107,6 @@ usual_prefix = (
 )
 """The prefix as most servers have it, with nothing else between its parts: gives `stamp`, and `origin`, the host and
 the program with a space between them."""
-
-
-class Stamps:
-    """Turns time stamps into seconds since 1970 UTC.
-
-    A stamp without a zone is local time. One without a year is given the latest year in which it is not
-    after the clock (a day's grace for clocks that differ).
-    """
-
-    def __init__(self, clock: Clock = time.time) -> None:
-        self._clock = clock
-        self._hour = ""
-        self._start_of_hour = 0.0
-        self._last: tuple[str, float | None] = ("", None)  # busy servers write many lines a second
-
-    def seconds(self, stamp: str | None) -> float | None:
-        """The time of a stamp; None for a missing stamp or one that is no time, such as 31 February."""
-        if not stamp:
-            return None
-        last, found = self._last
-        if stamp != last:
-            try:
-                found = self._bsd(stamp) if stamp[0] > "9" else self._iso(stamp)
-            except (ValueError, OverflowError):
-                found = None
-            self._last = (stamp, found)
-        return found
-
-    def _bsd(self, stamp: str) -> float:
-        hour = stamp[:9]
-        if hour != self._hour:
-            self._start_of_hour = self._latest(_MONTHS.index(stamp[:3]) + 1, int(stamp[4:6]), int(stamp[7:9]))
-            self._hour = hour
-        return self._start_of_hour + int(stamp[10:12]) * 60 + float(stamp[13:])
-
-    def _latest(self, month: int, day: int, hour: int) -> float:
-        limit = self._clock() + 86400
-        year = datetime.fromtimestamp(limit).year
-        for candidate in range(year, year - 9, -1):  # nine years hold a 29 February, even around 1900
-            try:
-                found = datetime(candidate, month, day, hour).timestamp()
-            except ValueError:
-                continue
-            if found <= limit:
-                return found
-        raise ValueError("no such day")
-
-    def span(self, stamps: set[str]) -> tuple[float, float] | None:
-        """The earliest and the latest of the times of some stamps; None if none of them is a time."""
-        if not stamps:
-            return None
-        ends = {min(stamps), max(stamps)} if self._are_in_order(stamps) else stamps
-        times = [time for each in ends if (time := self.seconds(each)) is not None]
-        if len(times) < len(ends):  # one that is no time, such as 31 February, hides the others
-            times = [time for each in stamps if (time := self.seconds(each)) is not None]
-        return (min(times), max(times)) if times else None
-
-    @staticmethod
-    def _are_in_order(stamps: set[str]) -> bool:
-        """Whether the order of stamps as texts is that of their times: one day's, or with one zone or none."""
-        low, high = min(stamps), max(stamps)
-        if low[0] > "9":
-            return low[:6] == high[:6]  # the days of a month are in order, the months' names are not
-        zone = low[19:].lstrip(".,0123456789")
-        return all(each.endswith(zone) for each in stamps) if zone else all(len(each) == 19 for each in stamps)
-
-    @staticmethod
-    def _iso(stamp: str) -> float:
-        date, clock = stamp[:10], stamp[11:].replace(" ", "").replace(",", ".")
-        return datetime.fromisoformat(f"{date}T{clock}").timestamp()
 
 
 # --- addresses ------------------------------------------------------------------------------------------------

@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from bouncemeter.blocks import Block
 from bouncemeter.event import Entry
-
-if TYPE_CHECKING:
-    from bouncemeter.blocks import Block
+from bouncemeter.stamps import Clock
 
 __all__ = [
     "GROUP",
@@ -32,10 +31,6 @@ __all__ = [
 ]
 
 GROUP = "bouncemeter.parsers"
-
-Clock = Callable[[], float]
-"""Gives the time (seconds since 1970 UTC) that no line read now can be later than. It supplies the year
-that RFC 3164 time stamps lack: the present time for a live log, the last change for an old file."""
 
 LineReader = Callable[[str], Sequence[Entry]]
 """Reads one line, without its line end, and gives what it tells; nothing for a line of no interest.

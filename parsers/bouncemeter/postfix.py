@@ -21,7 +21,6 @@ import pyparsing as pp
 from bouncemeter.blocks import Columns, Row, UsualReader
 from bouncemeter.event import EnhancedCode, Entry, Event, Outcome, Stage, Step, StepKind
 from bouncemeter.grammar import (
-    Stamps,
     address,
     bracketed_address,
     code_of,
@@ -33,7 +32,8 @@ from bouncemeter.grammar import (
     usual_prefix,
 )
 from bouncemeter.lowering import lowered, lowered_block
-from bouncemeter.plugin import Clock, LineReader, UnparsedLineError
+from bouncemeter.plugin import LineReader, UnparsedLineError
+from bouncemeter.stamps import Clock, Stamps
 
 __all__ = ["PARSER", "PostfixParser"]
 

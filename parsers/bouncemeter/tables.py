@@ -12,5 +12,5 @@ __all__ = ["table"]
 
 @cache
 def table(name: str) -> dict[str, Any]:
-    """What stands in `NAME.toml`, read once; nobody changes it."""
+    """The table `NAME.toml` of this package, such as `knowledge/codes`. It is read once, and nobody changes it."""
     return tomllib.loads((files("bouncemeter") / f"{name}.toml").read_text("utf-8"))

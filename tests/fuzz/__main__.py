@@ -18,13 +18,14 @@ with atheris.instrument_imports():
     import bouncemeter.postfix
     from bouncemeter.event import Entry, Event
     from bouncemeter.plugin import BlockReader, Parser, Remembering, UnparsedLineError
-    from bouncemeter_exporter.counters import Counters
-    from bouncemeter_exporter.explain import NothingToExplainError, understand
-    from bouncemeter_exporter.ledger import Ledger
-    from bouncemeter_exporter.message import pack, unpack
-    from bouncemeter_exporter.records import record
-    from bouncemeter_exporter.sources import journal, rotation, syslog, text
-    from bouncemeter_exporter.terminal import printable
+    from bouncemeter_exporter.counting.counters import Counters
+    from bouncemeter_exporter.counting.ledger import Ledger
+    from bouncemeter_exporter.counting.message import pack, unpack
+    from bouncemeter_exporter.reporting.explain import NothingToExplainError, understand
+    from bouncemeter_exporter.reporting.records import record
+    from bouncemeter_exporter.reporting.terminal import printable
+    from bouncemeter_exporter.sources import journal, rotation, syslog
+    from bouncemeter_exporter.sources.lines import Lines
 
 CLOCK = 1_795_000_000.0
 LOGS = Path(__file__).parent.parent / "logs"
@@ -34,7 +35,7 @@ def parse(parser: Parser) -> Callable[[bytes], None]:
     """Lines of a log, through parser, ledger and counters."""
 
     def target(data: bytes) -> None:
-        lines = text.Lines()
+        lines = Lines()
         read, ledger, counters = parser.reader(lambda: CLOCK), Ledger(recording=True), Counters()
         whole = lines.feed(data) + lines.end()
         told = list[Entry]()
@@ -46,23 +47,26 @@ def parse(parser: Parser) -> Callable[[bytes], None]:
                 continue
             told += entries
             for entry in entries:
-                counters.take(entry, ledger.take(entry))
+                counters.count(entry, ledger.facts(entry))
                 if isinstance(entry, Event):
                     record(entry)
                     assert not any(each < " " for each in printable(entry.text or ""))
         if isinstance(read, BlockReader):
             block = read.block(whole)
             assert list(block) == told
-            Ledger().read(block, Counters())
+            Ledger().count(block, Counters())
         if isinstance(read, Remembering):
             other = parser.reader(lambda: CLOCK)
             assert isinstance(other, Remembering)
             other.recall(read.memory())
             assert other.memory() == read.memory()
         again = Ledger()
-        again.restore(ledger.servers().items(), [(name, kept) for name, kept in ledger.changes() if kept is not None])
-        assert again.waiting == ledger.waiting
-        for _, kept in ledger.changes():
+        again.memory.restore(
+            ledger.memory.servers().items(),
+            [(name, kept) for name, kept in ledger.memory.changes() if kept is not None],
+        )
+        assert again.memory.waiting == ledger.memory.waiting
+        for _, kept in ledger.memory.changes():
             assert kept is None or pack(unpack(kept)) == kept
 
     return target
@@ -70,7 +74,7 @@ def parse(parser: Parser) -> Callable[[bytes], None]:
 
 def cut(data: bytes) -> None:
     """A stream of bytes into lines, whole and in pieces."""
-    whole, pieces = text.Lines(), text.Lines()
+    whole, pieces = Lines(), Lines()
     size = 1 + (data[0] if data else 0)
     parts = [pieces.feed(data[place : place + size]) for place in range(0, len(data), size)]
     assert whole.feed(data) + whole.end() == "".join(parts) + pieces.end()

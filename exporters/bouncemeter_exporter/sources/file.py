@@ -13,7 +13,8 @@ from typing import BinaryIO
 from bouncemeter.blocks import Block
 from bouncemeter.plugin import Parser, parsers
 
-from bouncemeter_exporter.reading import LogReader
+from bouncemeter_exporter.sources.lines import BLOCK, COMPRESSED, Lines, open_log
+from bouncemeter_exporter.sources.log import LogReader
 from bouncemeter_exporter.sources.rotation import (
     HEAD,
     TAIL,
@@ -28,7 +29,6 @@ from bouncemeter_exporter.sources.rotation import (
     read_head,
     resume,
 )
-from bouncemeter_exporter.sources.text import BLOCK, COMPRESSED, Lines, open_log
 
 __all__ = ["FollowedFile"]
 
@@ -191,7 +191,7 @@ class FollowedFile:
         """Start at the end; the beginning is read for the format and the header, and not counted."""
         size = self.read_to = self._begin = self.size
         self._head = handle.read(min(BEGINNING, size))
-        self.log.take(Lines().feed(self._head))
+        self.log.read(Lines().feed(self._head))
         self.log.counts.update(dict.fromkeys(self.log.counts, 0))
         handle.seek(max(0, size - BEGINNING))
         end = handle.read(min(BEGINNING, size))
@@ -297,13 +297,13 @@ class FollowedFile:
             self.read_to += len(block)
             text = self._lines.feed(block)
             self._tail = (self._tail + block)[-(TAIL + self._lines.held) :]
-            yield self.log.take(text)
+            yield self.log.read(text)
         if size > 0:
             self._goal = min(self._goal, self.read_to)
             if self.rotated and self._handle is not None and not self._compressed:
                 self._look(os.fstat(self._handle.fileno()))
         if self.ended:
-            yield self.log.take(self._lines.end())
+            yield self.log.read(self._lines.end())
             yield self.log.end()
 
     def _look(self, stat: os.stat_result) -> None:

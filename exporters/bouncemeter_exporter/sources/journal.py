@@ -18,9 +18,9 @@ from typing import Any
 from bouncemeter.blocks import Block
 from bouncemeter.plugin import Parser
 
-from bouncemeter_exporter.sources.source import Counted, Positions
+from bouncemeter_exporter.sources.lines import BLOCK, MAX_LINE, SourceError, one_line
+from bouncemeter_exporter.sources.source import LineCounts, Positions
 from bouncemeter_exporter.sources.stream import TURN, Stream
-from bouncemeter_exporter.sources.text import BLOCK, MAX_LINE, SourceError, one_line
 
 __all__ = ["PREFIX", "Journal", "lines_of"]
 
@@ -59,7 +59,7 @@ class Journal(Stream):
         from_start: bool,
         say: Callable[[str], None],
         positions: Positions,
-        lines: Counted,
+        lines: LineCounts,
     ) -> None:
         super().__init__(name, parser, lines)
         self._say = say
@@ -123,7 +123,7 @@ class Journal(Stream):
             read = list(lines_of(told))
             if read:
                 self._cursor = read[-1][0]
-            block = self._log.take("".join(f"{line}\n" for _, line in read))
+            block = self._log.read("".join(f"{line}\n" for _, line in read))
             if not self._log.pending:
                 self._told = self._cursor
             self.up = True

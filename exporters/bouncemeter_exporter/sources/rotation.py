@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from bouncemeter_exporter.sources.text import COMPRESSED, broken, open_log
+from bouncemeter_exporter.sources.lines import COMPRESSED, open_log, read_errors
 
 __all__ = [
     "HEAD",
@@ -226,7 +226,7 @@ def _succession(position: Position) -> Succession:
     former, after = None, []
     # An empty file is not known again, for its inode may be another's by now: what was filled since may have been it.
     for number, each in enumerate(candidates if not position.empty else ()):
-        with suppress(*broken()):
+        with suppress(*read_errors()):
             former = resume(position, each)
         if former is not None:
             after = candidates[number + 1 :]
@@ -246,7 +246,7 @@ def _succession(position: Position) -> Succession:
 
 def _readable(path: Path) -> Found | None:
     """A file opened at its beginning, if it can be."""
-    with suppress(*broken()):
+    with suppress(*read_errors()):
         return at_beginning(path)
     return None
 

@@ -8,14 +8,14 @@ from typing import Protocol
 
 from bouncemeter.blocks import Block
 
-from bouncemeter_exporter.reading import LogReader
+from bouncemeter_exporter.sources.log import LogReader
 
-__all__ = ["Counted", "Positions", "Source", "counted"]
+__all__ = ["LineCounts", "Positions", "Source", "line_counts"]
 
 Positions = Mapping[str, str]
 """Where to go on after a restart: texts by names that mean something to the source alone."""
 
-Counted = Counter[tuple[str, str]]
+LineCounts = Counter[tuple[str, str]]
 """Lines by mta and result."""
 
 
@@ -47,7 +47,7 @@ class Source(Protocol):
         """Messages that came and could not be taken, as far as that can be known."""
         ...
 
-    def lines(self) -> Counted:
+    def lines(self) -> LineCounts:
         """Lines read so far, those of former runs included."""
         ...
 
@@ -72,6 +72,6 @@ class Source(Protocol):
         ...
 
 
-def counted(log: LogReader) -> Counted:
+def line_counts(log: LogReader) -> LineCounts:
     """The lines of a log by mta and result."""
     return Counter({(log.parser.name, result): number for result, number in log.counts.items()} if log.parser else {})

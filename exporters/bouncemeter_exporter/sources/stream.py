@@ -12,9 +12,9 @@ from pathlib import Path
 from bouncemeter.blocks import Block
 from bouncemeter.plugin import Parser
 
-from bouncemeter_exporter.reading import LogReader, UnknownFormatError
-from bouncemeter_exporter.sources.source import Counted, Positions, counted
-from bouncemeter_exporter.sources.text import BLOCK, Lines, SourceError
+from bouncemeter_exporter.sources.lines import BLOCK, Lines, SourceError
+from bouncemeter_exporter.sources.log import LogReader, UnknownFormatError
+from bouncemeter_exporter.sources.source import LineCounts, Positions, line_counts
 
 __all__ = ["TURN", "Fifo", "StandardInput", "Stream"]
 
@@ -31,20 +31,20 @@ class Stream:
         lines: The lines that former runs read.
     """
 
-    def __init__(self, name: str, parser: Parser | None, lines: Counted) -> None:
+    def __init__(self, name: str, parser: Parser | None, lines: LineCounts) -> None:
         self.name, self.offset, self.up, self.dropped = name, 0, True, 0
         self._log = LogReader(name, parser, patient=True)
-        self._before = Counted(lines)
+        self._before = LineCounts(lines)
 
     @property
     def size(self) -> int:
         """What waits in the kernel is not known."""
         return self.offset
 
-    def lines(self) -> Counted:
+    def lines(self) -> LineCounts:
         """Lines by mta and result."""
-        found = Counted(self._before)
-        found.update(counted(self._log))
+        found = LineCounts(self._before)
+        found.update(line_counts(self._log))
         return found
 
     def parsers(self) -> set[str]:
@@ -59,7 +59,7 @@ class Stream:
 class StandardInput(Stream):
     """Standard input, up to its end."""
 
-    def __init__(self, name: str, parser: Parser | None, lines: Counted, say: Callable[[str], None]) -> None:
+    def __init__(self, name: str, parser: Parser | None, lines: LineCounts, say: Callable[[str], None]) -> None:
         super().__init__(name, parser, lines)
         self._lines, self._say = Lines(), say
         self._descriptor = sys.stdin.fileno()
@@ -76,10 +76,10 @@ class StandardInput(Stream):
             self.offset += len(block)
             left -= len(block)
             if block:
-                yield self._log.take(self._lines.feed(block))
+                yield self._log.read(self._lines.feed(block))
                 continue
             self.up = False
-            yield self._log.take(self._lines.end())
+            yield self._log.read(self._lines.end())
             try:
                 yield self._log.end()
             except UnknownFormatError as error:
@@ -92,7 +92,7 @@ class StandardInput(Stream):
 class Fifo(Stream):
     """A named pipe. Writers come and go."""
 
-    def __init__(self, name: str, parser: Parser | None, lines: Counted) -> None:
+    def __init__(self, name: str, parser: Parser | None, lines: LineCounts) -> None:
         super().__init__(name, parser, lines)
         self._path, self._lines = Path(name), Lines()
         self._descriptor = self._open()
@@ -126,7 +126,7 @@ class Fifo(Stream):
                 break
             self.offset += len(block)
             left -= len(block)
-            yield self._log.take(self._lines.feed(block))
+            yield self._log.read(self._lines.feed(block))
         self._reopen()
 
     def _reopen(self) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from bouncemeter.blocks import Block
 from bouncemeter.plugin import Parser
 
-from bouncemeter_exporter.address import parse_listen_address, resolve
-from bouncemeter_exporter.sources.source import Counted
+from bouncemeter_exporter.sources.address import parse_listen_address, resolve
+from bouncemeter_exporter.sources.lines import MAX_LINE, SourceError, one_line
+from bouncemeter_exporter.sources.source import LineCounts
 from bouncemeter_exporter.sources.stream import TURN, Stream
-from bouncemeter_exporter.sources.text import MAX_LINE, SourceError, one_line
 
 __all__ = ["SCHEMES", "Datagrams", "Frames", "StreamSocket", "line_of", "syslog_source"]
 
@@ -34,7 +34,7 @@ _BATCH = 1000
 """Messages that are parsed together."""
 
 
-def syslog_source(name: str, parser: Parser | None, lines: Counted) -> Datagrams | StreamSocket:
+def syslog_source(name: str, parser: Parser | None, lines: LineCounts) -> Datagrams | StreamSocket:
     """The source of a name that begins with one of `SCHEMES`.
 
     Raises:
@@ -98,7 +98,7 @@ def line_of(message: bytes) -> str:
 class Datagrams(Stream):
     """A socket of which each datagram is a message."""
 
-    def __init__(self, name: str, parser: Parser | None, lines: Counted, listener: socket.socket) -> None:
+    def __init__(self, name: str, parser: Parser | None, lines: LineCounts, listener: socket.socket) -> None:
         super().__init__(name, parser, lines)
         self._socket = listener
         self._inode = os.fstat(listener.fileno()).st_ino
@@ -121,7 +121,7 @@ class Datagrams(Stream):
                     messages.append(message)
             if not messages:
                 break
-            yield self._log.take("".join(f"{line_of(each)}\n" for each in messages if each.strip()))
+            yield self._log.read("".join(f"{line_of(each)}\n" for each in messages if each.strip()))
         self.dropped = max(self.dropped, self._lost())
 
     def _lost(self) -> int:
@@ -142,7 +142,7 @@ class Datagrams(Stream):
 class StreamSocket(Stream):
     """A socket that others connect to."""
 
-    def __init__(self, name: str, parser: Parser | None, lines: Counted, listener: socket.socket) -> None:
+    def __init__(self, name: str, parser: Parser | None, lines: LineCounts, listener: socket.socket) -> None:
         super().__init__(name, parser, lines)
         self._socket = listener
         self._connections: dict[socket.socket, Frames] = {}  # the one that was silent for longest first
@@ -160,7 +160,7 @@ class StreamSocket(Stream):
                 left -= len(block)
                 self.offset += len(block)
                 messages = self._connections[connection].feed(block)
-                yield self._log.take("".join(f"{line_of(each)}\n" for each in messages if each.strip()))
+                yield self._log.read("".join(f"{line_of(each)}\n" for each in messages if each.strip()))
             if left <= 0:
                 return
 

@@ -1,0 +1,94 @@
+"""Arguments that several commands have, and how all of them fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+__all__ = [
+    "FAILURE",
+    "ConfigFile",
+    "FormatOf",
+    "LogArguments",
+    "Output",
+    "OutputFormat",
+    "collect_garbage_seldom",
+    "fail",
+    "reading_errors",
+    "say",
+    "use_providers",
+]
+
+FAILURE = 1
+"""Exit code: something could not be read or served. Wrong arguments exit with 2."""
+
+
+class OutputFormat(StrEnum):
+    """How a command prints."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+LogArguments = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE", help="Logs, directories, glob patterns; - is standard input. Also .gz, .bz2, .xz, .zst."
+    ),
+]
+FormatOf = Annotated[
+    str | None, typer.Option("--format-of", metavar="NAME", help="The logs' format, if it is not to be detected.")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; here its [providers] count.")
+]
+Output = Annotated[OutputFormat, typer.Option("--format", help="How to print.")]
+
+
+def say(sentence: object) -> None:
+    """Print a sentence for the user on standard error."""
+    typer.echo(f"bouncemeter: {sentence}", err=True)
+
+
+def fail(message: object, code: int = FAILURE) -> NoReturn:
+    """End the command with a sentence and an exit code."""
+    say(message)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def reading_errors() -> Iterator[None]:
+    """End the command with one sentence if logs cannot be read."""
+    from bouncemeter.plugin import ParserNotFoundError
+
+    from bouncemeter_exporter.sources.lines import SourceError
+
+    try:
+        yield
+    except (SourceError, ParserNotFoundError) as error:
+        fail(error)
+
+
+def use_providers(config: Path | None) -> None:
+    """Add the providers of a configuration file."""
+    from bouncemeter.knowledge.providers import add_providers
+
+    from bouncemeter_exporter.config import ConfigError, read_config
+
+    try:
+        add_providers(read_config(config).providers if config else {})
+    except ConfigError as error:
+        fail(error)
+
+
+def collect_garbage_seldom() -> None:
+    """Reading logs creates no reference cycles; looking for them all the time would take a tenth of it."""
+    import gc
+
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)

@@ -1,0 +1,36 @@
+"""`bouncemeter rules`: recording rules and alerts for Prometheus."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bouncemeter_exporter.cli.export import Folder, Runbook, with_thresholds, write
+from bouncemeter_exporter.grafana.rules import GRAFANA, RUNBOOK
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Recording rules and alerts for Prometheus.", no_args_is_help=True)
+
+
+@app.command("export")
+@with_thresholds
+def rules_export(
+    folder: Folder,
+    *,
+    grafana_url: Annotated[str, typer.Option(metavar="URL", help="Where Grafana is, for links.")] = GRAFANA,
+    runbook_url: Runbook = RUNBOOK,
+    **values: float,
+) -> None:
+    """Write recording rules and alerts as a file for Prometheus.
+
+    Examples:
+
+      bouncemeter rules export /etc/prometheus/rules
+
+      bouncemeter rules export --hard-bounce-ratio 0.03 --grafana-url https://grafana.example.org .
+    """
+    from bouncemeter_exporter.grafana.rules import FILE, as_prometheus, rules
+
+    write(folder, {FILE: as_prometheus(rules(values, grafana_url=grafana_url, runbook_url=runbook_url))})

@@ -1,0 +1,1 @@
+"""Entries become facts about recipients, and facts become counts."""

@@ -1,0 +1,54 @@
+"""Facts about recipients, and who counts them: what passes from the ledger to the counters and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from bouncemeter.event import Entry, Event, Outcome
+
+from bouncemeter_exporter.counting.ordinary import OrdinaryMail
+
+__all__ = ["Counts", "Fact", "FactKind"]
+
+
+class FactKind(StrEnum):
+    """What became of a recipient."""
+
+    SOFT_BOUNCE = "soft bounce"
+    """Deferred for the first time: it waits from now on."""
+    ENDED = "ended"
+    """Delivered, bounced or expired: nothing more will come."""
+    NOTIFICATION = "notification"
+    """Either of these, for mail with the empty sender."""
+
+
+class Fact(NamedTuple):
+    """What became of one recipient of one message.
+
+    Attributes:
+        kind: Which of the facts.
+        event: The line that established it, with the code known by then.
+        outcome: `deferred` for a soft bounce, else the end.
+        provider: Who accepted or refused it.
+        delay: Seconds from acceptance to the end, if known.
+    """
+
+    kind: FactKind
+    event: Event
+    outcome: Outcome
+    provider: str
+    delay: float | None = None
+
+
+class Counts(Protocol):
+    """Something that counts: the exporter's counters, or a report."""
+
+    def count(self, entry: Entry, facts: Sequence[Fact], /) -> None:
+        """Count an entry of a log and the facts that follow from it."""
+        ...
+
+    def count_ordinary(self, mail: OrdinaryMail, /) -> None:
+        """Count ordinary mail."""
+        ...

@@ -1,0 +1,317 @@
+"""What the entries of a log mean for each recipient.
+
+A log records attempts. The ledger turns them into recipient facts: a recipient is a soft bounce at its first
+deferral, and ends once: delivered, bounced or expired. `docs/counting.md` says what it does where a log has gaps.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection
+from dataclasses import replace
+
+from bouncemeter.blocks import Block, Rows
+from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
+from bouncemeter.knowledge.providers import OTHER, provider_of
+from bouncemeter.stamps import Clock
+
+from bouncemeter_exporter.counting.facts import Counts, Fact, FactKind
+from bouncemeter_exporter.counting.memory import LATE, MAX_AGE, MAX_ENDED, MAX_MESSAGES, Memory, Queue
+from bouncemeter_exporter.counting.message import Message, Recipient, pack
+from bouncemeter_exporter.counting.ordinary import (
+    OrdinaryMail,
+    file_or_pipe,
+    find_ordinary,
+    internal_address,
+    recipient_key,
+)
+
+__all__ = ["UNORDERED", "Ledger", "count_ordinary"]
+
+UNORDERED = 10.0
+"""Seconds by which lines may be out of order: an arrival that comes so late does not begin another message."""
+
+
+class Ledger:
+    """Turns entries into facts.
+
+    Args:
+        max_age: Seconds after which a message without a further line is forgotten.
+        max_messages: How many messages are remembered.
+        clock: The present time.
+        recording: Note which messages change, so that they can be written down.
+
+    Attributes:
+        memory: The messages that are remembered.
+    """
+
+    def __init__(
+        self,
+        max_age: float = MAX_AGE,
+        max_messages: int = MAX_MESSAGES,
+        clock: Clock = time.time,
+        *,
+        recording: bool = False,
+    ) -> None:
+        self.memory = Memory(max_age, max_messages, clock, recording=recording)
+
+    def count(self, block: Block, counts: Counts) -> None:
+        """Count what lines say, and the facts that follow from it."""
+        memory = self.memory
+        for host, rows in block.rows.by_server().items() if block.rows is not None else ():
+            mail = self._ordinary(rows, host)
+            count_ordinary(mail, counts)
+            mta = rows.reader.mta
+            for entry in rows.entries(without=mail.queue_ids, known=self._waiting(mta, host)):
+                counts.count(entry, self.facts(entry))
+            if (latest := mail.latest()) is not None:  # only now: what is too old by then was not before
+                memory.advance(memory.queue(mta, host) or Queue((mta, host)), latest)
+        for entry in block.entries:
+            counts.count(entry, self.facts(entry))
+
+    def facts(self, entry: Entry) -> list[Fact]:
+        """The facts that follow from a further entry of the log."""
+        queue_id, memory = entry.queue_id, self.memory
+        if queue_id is None or (isinstance(entry, Event) and entry.outcome is Outcome.REJECTED):
+            return []
+        queue = memory.queue(entry.mta, entry.host) or memory.add_queue(entry.mta, entry.host)
+        if entry.time is not None:
+            memory.advance(queue, entry.time)
+        memory.note_change(queue, queue_id)
+        if isinstance(entry, Event):
+            facts = self._event(entry, queue, queue_id)
+        else:
+            self._step(entry, queue, queue_id)
+            facts = []
+        memory.tidy()
+        return facts
+
+    def _ordinary(self, rows: Rows, host: str | None) -> OrdinaryMail:
+        """The ordinary messages among a server's lines. They are not looked at one by one: the ones that left last are
+        kept for lines that come late, and nothing else has to be known of them."""
+        mta, memory = rows.reader.mta, self.memory
+        queue = memory.queue(mta, host)
+        mail = find_ordinary(rows, queue.known if queue is not None else lambda _: set())
+        if not mail.queue_ids or not memory.has_room(mta, host):
+            return OrdinaryMail(rows)
+        queue = queue or memory.add_queue(mta, host)
+        queue.removes = True
+        last, time = 0.0, mail.times()
+        leaving = list[str]()
+        for row in reversed(rows.rows):
+            moment = time(row)
+            if moment is None:
+                continue
+            last = max(last, moment)
+            if moment < last - LATE - UNORDERED or len(leaving) > MAX_ENDED:
+                break
+            name = row[rows.reader.columns.queue_id]
+            if name in mail.queue_ids and mail.last[name] is row and moment >= last - LATE:
+                leaving.append(name)
+        for name, message in mail.messages(reversed(leaving)):
+            memory.keep_ended(queue, name, message)
+            memory.note_change(queue, name)
+        return mail
+
+    def _waiting(self, mta: str, host: str | None) -> Collection[str]:
+        """The queue IDs of a server's messages with a recipient that waits, now and from now on."""
+        queue = self.memory.queue(mta, host)
+        return queue.waiting if queue is not None else ()
+
+    def _time(self, entry: Entry) -> float:
+        return self.memory.now if entry.time is None else entry.time
+
+    def _find(self, entry: Entry, queue: Queue, queue_id: str) -> Message | None:
+        return self.memory.find(queue, queue_id, self._time(entry))
+
+    def _new(self, entry: Entry) -> Message:
+        now = self._time(entry)
+        return Message(now, now)
+
+    # --- steps --------------------------------------------------------------------------------------------------
+
+    def _step(self, step: Step, queue: Queue, queue_id: str) -> None:
+        if step.what is StepKind.NOTIFIED:
+            if step.related:
+                self._notified(step, queue, step.related)
+            return
+        if step.what is StepKind.QUEUED and queue_id in queue.waiting:
+            return  # taken up for another attempt: nothing new
+        message = self._find(step, queue, queue_id)
+        if step.what is StepKind.REMOVED:
+            queue.removes = True
+            if message is not None:
+                message.removed = True
+        elif step.what is StepKind.ARRIVED:
+            message = self._arrived(step, queue, message)
+        elif step.what is StepKind.QUEUED:
+            if message is None or (message.removed and message.queued):  # the queue ID is used again
+                message = self._new(step)
+            message.queued, message.notification = True, message.notification or step.sender == ""
+        else:
+            message = message or self._new(step)
+            _end_without_outcome(message, (step.recipient or "").lower())
+        if message is not None:
+            self.memory.keep(queue, queue_id, message)
+
+    def _arrived(self, step: Step, queue: Queue, before: Message | None) -> Message:
+        """An arrival begins a new message, since short queue IDs are used again; or its line comes late."""
+        now = self._time(step)
+        late = before is not None and not before.arrived and abs(before.begun - now) <= UNORDERED
+        if before is not None and not late and not before.removed:
+            queue.waiting.pop(step.queue_id, None)
+        message = before if before is not None and late else Message(now, now)
+        message.begun, message.arrived, message.peer, message.origin = now, True, step.peer, step.related
+        if step.sender is not None:
+            message.queued, message.notification = True, step.sender == ""
+        if step.related and (origin := queue.peek(step.related)) is not None:
+            message.soft_before = _soft(origin)
+        return message
+
+    def _notified(self, step: Step, queue: Queue, queue_id: str) -> None:
+        about = self._find(step, queue, queue_id) or self._new(step)
+        about.notification = True
+        self.memory.keep(queue, queue_id, about)
+        self.memory.note_change(queue, queue_id)
+
+    # --- outcomes -----------------------------------------------------------------------------------------------
+
+    def _event(self, event: Event, queue: Queue, queue_id: str) -> list[Fact]:
+        message = self._find(event, queue, queue_id) or self._new(event)
+        if event.sender is not None:
+            message.queued, message.notification = True, message.notification or event.sender == ""
+        facts = self._recipient(event, queue, message, queue_id)
+        self.memory.keep(queue, queue_id, message)
+        if message.notification:
+            return [fact._replace(kind=FactKind.NOTIFICATION) for fact in facts]
+        return facts
+
+    def _recipient(self, event: Event, queue: Queue, message: Message, queue_id: str) -> list[Fact]:
+        if event.recipient is None:
+            return self._end_all(event, message)
+        key = _key(event, message)
+        recipient = message.recipients.get(key)
+        if recipient is None:
+            recipient = message.recipients[key] = Recipient()
+        if event.outcome is Outcome.DEFERRED:
+            return self._defer(event, message, recipient)
+        if recipient.ended:
+            return []
+        if event.outcome is Outcome.DELIVERED and self._handed_on(event, queue, message, queue_id):
+            recipient.ended = True
+            return []
+        return [self._end(event, message, recipient)]
+
+    def _defer(self, event: Event, message: Message, recipient: Recipient) -> list[Fact]:
+        """A deferral is a soft bounce once, even if its line comes after that of the end."""
+        facts = []
+        first = recipient.since is None and (event.recipient or "").lower() not in message.soft_before
+        if recipient.since is None:
+            recipient.since = self._time(event)
+        provider = provider_of(event.relay, event.recipient)
+        recipient.code, recipient.provider = event.code, provider
+        if first:
+            facts.append(Fact(FactKind.SOFT_BOUNCE, event, Outcome.DEFERRED, provider))
+        if message.expired and not recipient.ended:
+            if not message.unnamed:
+                facts.append(self._end(replace(event, outcome=Outcome.EXPIRED), message, recipient))
+            recipient.ended, message.unnamed = True, False
+        return facts
+
+    def _end(self, event: Event, message: Message, recipient: Recipient) -> Fact:
+        recipient.ended = True
+        provider = provider_of(event.relay, event.recipient)
+        if event.outcome is Outcome.EXPIRED and recipient.code is not None:
+            event, provider = replace(event, code=recipient.code), recipient.provider
+        delay = event.delay
+        if delay is None and message.arrived and event.time is not None:
+            delay = round(max(0.0, event.time - message.begun), 3)
+        return Fact(FactKind.ENDED, event, event.outcome, provider, delay)
+
+    def _end_all(self, event: Event, message: Message) -> list[Fact]:
+        """The whole message ends: every recipient that waits, or one if none is known."""
+        if message.expired:
+            return []
+        message.expired = True
+        facts = [self._end(event, message, recipient) for _, recipient in message.waiting()]
+        if not facts:
+            message.unnamed = True
+            facts = [self._end(event, message, Recipient(provider=OTHER))]
+        return facts
+
+    def _handed_on(self, event: Event, queue: Queue, message: Message, queue_id: str) -> bool:
+        """Whether a delivery was to a filter or to our own server, which now has the message under another queue ID.
+        The next server's word alone proves nothing: see `_came_back`."""
+        if event.forwarded:
+            return True
+        if event.passed_to is None or event.passed_to == queue_id:
+            return False
+        successor = queue.peek(event.passed_to)
+        if successor is None or self._time(event) - successor.seen > LATE:
+            return False
+        if not _came_back(event, message, successor, queue_id):
+            return False
+        # A recipient that was deferred before the hand-off is not soft again after it; and nobody else hands this on.
+        successor.origin, successor.soft_before = queue_id, successor.soft_before | _soft(message)
+        if isinstance(queue.waiting.get(event.passed_to), bytes):
+            queue.waiting[event.passed_to] = pack(successor)
+        self.memory.note_change(queue, event.passed_to)
+        return True
+
+
+def count_ordinary(mail: OrdinaryMail, counts: Counts) -> None:
+    """Count ordinary messages: each of their recipients ended."""
+    counts.count_ordinary(mail)
+    for event in mail.refusals:
+        provider = provider_of(event.relay, event.recipient)
+        counts.count(event, [Fact(FactKind.ENDED, event, event.outcome, provider, mail.delay(event))])
+
+
+def _key(event: Event, message: Message) -> str:
+    """Which recipient of a message: see `recipient_key`."""
+    original, target = event.original_recipient or "", file_or_pipe(event)
+    key = recipient_key(event.recipient or "", original, target)
+    recipient = key.partition("\n")[0]
+    if "@" not in recipient and key not in message.recipients:
+        # Exim logs a local mailbox without its domain when it delivers, and with it when it defers.
+        for waiting, _ in message.waiting():
+            name, _, rest = waiting.partition("\n")
+            if name.startswith(f"{recipient}@") and rest == f"{original.lower()}\n{target}":
+                return waiting
+    return key
+
+
+def _end_without_outcome(message: Message, name: str) -> None:
+    """A recipient was replaced by others, went to another server of ours, or was dropped on purpose."""
+    for key in [key for key in message.recipients if name in key.split("\n")[:2]] or [name]:
+        message.recipients.setdefault(key, Recipient()).ended = True
+
+
+def _soft(message: Message) -> frozenset[str]:
+    """The recipients of a message that were counted as soft."""
+    names = (key.partition("\n")[0] for key, each in message.recipients.items() if each.since is not None)
+    return message.soft_before.union(names)
+
+
+def _came_back(event: Event, message: Message, successor: Message, queue_id: str) -> bool:
+    """Whether a message is what a delivery became: it arrived from where the delivery went, not before the first
+    message, and is for the same recipient, once all of its recipients are known."""
+    if successor.origin is not None:
+        return successor.origin == queue_id
+    if message.arrived and successor.begun < message.begun:
+        return False
+    name = _without_extension((event.recipient or "").lower())
+    if successor.removed and not any(
+        name == _without_extension(each) for key in successor.recipients for each in key.split("\n")[:2]
+    ):
+        return False
+    # Only a filter of our own is trusted to know our queue IDs: on this host, or on a private network.
+    there, here = internal_address(event.relay or ""), internal_address(successor.peer or "")
+    return there is not None and here is not None and (there == here or (there.is_loopback and here.is_loopback))
+
+
+def _without_extension(address: str) -> str:
+    """An address without what a filter may have added to the local part: `ann+spam@dest.test` is for `ann`."""
+    local, _, domain = address.rpartition("@")
+    return f"{re.split('[+-]', local, maxsplit=1)[0]}@{domain}"

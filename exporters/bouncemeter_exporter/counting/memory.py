@@ -1,0 +1,369 @@
+"""The messages that are remembered, and when they are forgotten.
+
+Each server has the messages of its queue here, by queue ID, until they end. What never ends is dropped by age and by
+number, so memory is bounded. What the entries of a log mean for a message is the ledger's business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from heapq import nsmallest
+from itertools import islice
+
+from bouncemeter.event import EnhancedCode
+from bouncemeter.knowledge.codes import label
+from bouncemeter.stamps import Clock
+
+from bouncemeter_exporter.counting.message import Message, pack, seen, unpack
+
+__all__ = ["LATE", "MAX_AGE", "MAX_ENDED", "MAX_MESSAGES", "Memory", "MessageName", "Queue", "ServerName", "Waiting"]
+
+MAX_AGE = 6 * 86400.0
+"""Seconds without a line after which a message is forgotten: a little over the usual queue lifetime of five days."""
+
+MAX_MESSAGES = 1_000_000
+"""Messages that are remembered at a time."""
+
+LATE = 60.0
+MAX_ENDED = 10_000
+"""Messages that left the queue are kept for so many seconds, and so many of them, because lines about them may come
+late. A server whose log does not record removals keeps them by number alone."""
+
+MAX_UNPACKED = 1000
+"""A waiting message is packed once this many others have changed after it: its next attempt is hours away by then."""
+
+MAX_SERVERS = 10_000
+"""Hosts that are told apart; messages of any further hosts count as one server's."""
+
+SWEEPS = 32
+"""How often, within the age limit, old messages are looked for."""
+
+Waiting = tuple[str, str, str, str]
+"""The labels of recipients that wait: mta, class, code and provider."""
+
+MessageName = tuple[str, str | None, str]
+"""A message's name among all: mta, host, queue ID."""
+
+ServerName = tuple[str, str | None]
+"""A server's name: mta and host."""
+
+
+@dataclass(slots=True)
+class Queue:
+    """The messages of one server.
+
+    Attributes:
+        server: Whose they are.
+        now: The latest time in its log.
+        removes: Whether its log has ever recorded that a message left the queue.
+        active: Messages with nobody waiting, least recently seen first.
+        waiting: Messages with a recipient that waits, in the order of their first deferral; most of them packed.
+        ended: Messages that ended, kept for lines that come late, in the order in which they ended.
+    """
+
+    server: ServerName
+    now: float = 0.0
+    removes: bool = False
+    active: dict[str, Message] = field(default_factory=dict)
+    waiting: dict[str, Message | bytes] = field(default_factory=dict)
+    ended: dict[str, Message] = field(default_factory=dict)
+
+    @property
+    def mta(self) -> str:
+        """The parser's name."""
+        return self.server[0]
+
+    def peek(self, queue_id: str) -> Message | None:
+        """A message, left where it is."""
+        kept = self.active.get(queue_id) or self.ended.get(queue_id) or self.waiting.get(queue_id)
+        return None if kept is None else _unpacked(kept)
+
+    def known(self, queue_ids: set[str]) -> set[str]:
+        """Which of some queue IDs belong to messages that are remembered."""
+        return {
+            *(self.active.keys() & queue_ids),
+            *(self.waiting.keys() & queue_ids),
+            *(self.ended.keys() & queue_ids),
+        }
+
+
+class Memory:
+    """The messages of all servers.
+
+    Args:
+        max_age: Seconds after which a message without a further line is forgotten.
+        max_messages: How many messages are remembered.
+        clock: The present time: a line from the future must not make the rest look old.
+        recording: Note which messages change, for `changes`.
+
+    Attributes:
+        waiting: Recipients that wait for another attempt, without those of notifications.
+        evicted: Messages that were forgotten before they ended.
+    """
+
+    def __init__(
+        self,
+        max_age: float = MAX_AGE,
+        max_messages: int = MAX_MESSAGES,
+        clock: Clock = time.time,
+        *,
+        recording: bool = False,
+    ) -> None:
+        self._max_age, self._max_messages, self._clock = max_age, max_messages, clock
+        self._queues: dict[ServerName, Queue] = {}
+        self._unpacked: dict[MessageName, None] = {}
+        self._messages = self._ended = 0
+        self._changed: set[MessageName] | None = set() if recording else None
+        self._swept = 0.0
+        self.now = 0.0
+        self.waiting: Counter[Waiting] = Counter()
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        """Messages that are remembered."""
+        return self._messages
+
+    # --- servers ------------------------------------------------------------------------------------------------
+
+    def queue(self, mta: str, host: str | None) -> Queue | None:
+        """A server's messages; None for a server that is not known."""
+        return self._queues.get((mta, host))
+
+    def add_queue(self, mta: str, host: str | None) -> Queue:
+        """A new server's messages. Once there are too many servers, all others are one without a name."""
+        if len(self._queues) >= MAX_SERVERS and host is not None:
+            return self._queues.get((mta, None)) or self.add_queue(mta, None)
+        queue = self._queues[mta, host] = Queue((mta, host))
+        return queue
+
+    def has_room(self, mta: str, host: str | None) -> bool:
+        """Whether a server has a queue of its own, or can have one."""
+        return (mta, host) in self._queues or len(self._queues) < MAX_SERVERS
+
+    def known(self, mta: str, host: str | None, queue_ids: set[str]) -> set[str]:
+        """Which of some queue IDs belong to messages of a server that are remembered."""
+        queue = self._queues.get((mta, host))
+        return queue.known(queue_ids) if queue is not None else set()
+
+    def advance(self, queue: Queue, time: float) -> None:
+        """A server's log has reached a time, in seconds since 1970 UTC."""
+        if time > queue.now:
+            queue.now = max(queue.now, min(time, self._clock() + 86400.0))
+            self.now = max(self.now, queue.now)
+
+    def oldest(self) -> dict[str, float]:
+        """By mta, when the recipient was first deferred that has waited longest, in seconds since 1970 UTC."""
+        found: dict[str, float] = {}
+        for queue in self._queues.values():
+            best = found.get(queue.mta, float("inf"))
+            for kept in queue.waiting.values():  # in the order of their first deferral
+                message = _unpacked(kept)
+                if min(each.since for each in message.recipients.values() if each.since is not None) >= best:
+                    break
+                if not message.notification:
+                    best = min([best, *(each.since or 0.0 for _, each in message.waiting())])
+            if best < float("inf"):
+                found[queue.mta] = best
+        return found
+
+    # --- finding and keeping messages ---------------------------------------------------------------------------
+
+    def find(self, queue: Queue, queue_id: str, now: float) -> Message | None:
+        """A message, taken out of where it was kept; also one that has ended, if the line is only a little late.
+
+        Args:
+            queue: The server's messages.
+            queue_id: Which of them.
+            now: The time of the line about it.
+        """
+        message = queue.active.pop(queue_id, None)
+        if message is None and (kept := queue.waiting.get(queue_id)) is not None:
+            message = _unpacked(kept)
+            self._count_waiting(queue.mta, message, -1)
+        if message is None:
+            message = queue.ended.get(queue_id)
+            if message is None or (message.removed and now - message.seen > LATE):
+                return None
+            if not message.removed:
+                del queue.ended[queue_id]
+                self._ended -= 1
+        else:
+            self._messages -= 1
+            if message.seen < now - self._max_age:
+                queue.waiting.pop(queue_id, None)
+                self.evicted += 1
+                return None
+        message.seen = max(message.seen, now)
+        return message
+
+    def keep(self, queue: Queue, queue_id: str, message: Message) -> None:
+        """Put a message back, among the ended ones if it has ended."""
+        if not message.removed and message.waits:
+            self._count_waiting(queue.mta, message, +1)
+            queue.waiting[queue_id] = message
+            self._messages += 1
+            name = (*queue.server, queue_id)
+            self._unpacked.pop(name, None)
+            self._unpacked[name] = None
+            if len(self._unpacked) > MAX_UNPACKED:
+                self._pack_oldest()
+            return
+        queue.waiting.pop(queue_id, None)
+        if message.removed or (message.recipients and not queue.removes):
+            self.keep_ended(queue, queue_id, message)
+        else:
+            queue.active[queue_id] = message
+            self._messages += 1
+
+    def keep_ended(self, queue: Queue, queue_id: str, message: Message) -> None:
+        """Keep a message that ended."""
+        self._ended += queue_id not in queue.ended
+        queue.ended[queue_id] = message
+        if self._ended > MAX_ENDED:
+            self._drop_ended(queue)
+
+    def _pack_oldest(self) -> None:
+        """Pack the waiting message that was changed least recently."""
+        mta, host, queue_id = name = next(iter(self._unpacked))
+        del self._unpacked[name]
+        queue = self._queues.get((mta, host))
+        if queue is not None and isinstance(kept := queue.waiting.get(queue_id), Message):
+            queue.waiting[queue_id] = pack(kept)
+
+    def _count_waiting(self, mta: str, message: Message, number: int) -> None:
+        if message.notification:
+            return
+        for _, each in message.waiting():
+            if each.code is not None:
+                labels = _labels(mta, each.code, each.provider)
+                self.waiting[labels] += number
+                if not self.waiting[labels]:
+                    del self.waiting[labels]
+
+    # --- forgetting ---------------------------------------------------------------------------------------------
+
+    def tidy(self) -> None:
+        """Forget messages if there are too many, or if old ones have not been looked for lately."""
+        if self._messages > self._max_messages:
+            self._forget_oldest()
+        elif self.now - self._swept > self._max_age / SWEEPS:
+            self.forget_old()
+
+    def forget_old(self) -> None:
+        """Forget messages that had no line for too long by their own server's time, and servers that fell silent."""
+        self._swept = self.now
+        for server, queue in list(self._queues.items()):
+            silent = queue.now < self.now - 2 * self._max_age
+            limit = self.now if silent else queue.now - self._max_age
+            old = [queue_id for queue_id, each in queue.active.items() if each.seen < limit]
+            old += [queue_id for queue_id, kept in queue.waiting.items() if _seen(kept) < limit]
+            for queue_id in old:
+                self._evict(queue, queue_id)
+            if not queue.active and not queue.waiting and (silent or not queue.ended):
+                self._ended -= len(queue.ended)
+                del self._queues[server]
+
+    def _forget_oldest(self) -> None:
+        """Forget the sixteenth of all messages that began first."""
+        number = self._max_messages // 16 + 1
+        oldest: list[tuple[float, int, str, Queue]] = []
+        for place, queue in enumerate(self._queues.values()):
+            active = ((each.begun, queue_id) for queue_id, each in islice(queue.active.items(), number))
+            waiting = ((_unpacked(each).begun, queue_id) for queue_id, each in islice(queue.waiting.items(), number))
+            oldest += ((begun, place, queue_id, queue) for begun, queue_id in (*active, *waiting))
+        for _, _, queue_id, queue in nsmallest(number, oldest, key=lambda each: each[:3]):
+            self._evict(queue, queue_id)
+
+    def _evict(self, queue: Queue, queue_id: str) -> None:
+        if queue.active.pop(queue_id, None) is None:
+            self._count_waiting(queue.mta, _unpacked(queue.waiting.pop(queue_id)), -1)
+        self._messages -= 1
+        self.evicted += 1
+        self.note_change(queue, queue_id)
+
+    def _forget_ended(self) -> None:
+        """Forget messages that left the queue too long ago, by their own server's time, for a line to come."""
+        for queue in self._queues.values():
+            while queue.ended:
+                message = next(iter(queue.ended.values()))
+                if not message.removed or message.seen >= queue.now - LATE:
+                    break
+                self._drop_ended(queue)
+
+    def _drop_ended(self, queue: Queue) -> None:
+        """Forget the message of a server that ended first."""
+        queue_id = next(iter(queue.ended))
+        del queue.ended[queue_id]
+        self._ended -= 1
+        self.note_change(queue, queue_id)
+
+    # --- what is written down and read again ----------------------------------------------------------------------
+
+    def note_change(self, queue: Queue, queue_id: str) -> None:
+        """A message changes, and has to be written down."""
+        if self._changed is not None:
+            self._changed.add((*queue.server, queue_id))
+
+    def changes(self) -> list[tuple[MessageName, bytes | None]]:
+        """Each message that changed since `changes_kept` was called last, packed; None for one that is forgotten."""
+        self._forget_ended()
+        return [(name, self._packed(name)) for name in self._changed or ()]
+
+    def changes_kept(self) -> None:
+        """The changes were written down."""
+        if self._changed is not None:
+            self._changed.clear()
+
+    def servers(self) -> dict[ServerName, tuple[float, bool]]:
+        """For each server with messages: the latest time in its log, and whether that records removals."""
+        return {server: (each.now, each.removes) for server, each in self._queues.items()}
+
+    def restore(
+        self,
+        servers: Iterable[tuple[ServerName, tuple[float, bool]]],
+        messages: Iterable[tuple[MessageName, bytes]],
+    ) -> None:
+        """Begin with what was written down.
+
+        Args:
+            servers: As `servers` gives them.
+            messages: As `changes` gives them, in the order of `bouncemeter_exporter.counting.message.place`.
+        """
+        for server, (now, removes) in servers:
+            self._queues[server] = Queue(server, now, removes)
+            self.now = self._swept = max(self.now, now)
+        for (mta, host, queue_id), packed in messages:
+            queue = self._queues.setdefault((mta, host), Queue((mta, host)))
+            message = unpack(packed)
+            if not message.removed and message.waits:
+                self._count_waiting(mta, message, +1)
+                queue.waiting[queue_id] = packed
+                self._messages += 1
+            else:
+                self.keep(queue, queue_id, message)
+
+    def _packed(self, name: MessageName) -> bytes | None:
+        """A message as it is kept, if it is still remembered."""
+        mta, host, queue_id = name
+        queue = self._queues.get((mta, host))
+        if queue is None:
+            return None
+        kept = queue.waiting.get(queue_id) or queue.active.get(queue_id) or queue.ended.get(queue_id)
+        return pack(kept) if isinstance(kept, Message) else kept
+
+
+def _unpacked(kept: Message | bytes) -> Message:
+    return kept if isinstance(kept, Message) else unpack(kept)
+
+
+def _seen(kept: Message | bytes) -> float:
+    return kept.seen if isinstance(kept, Message) else seen(kept)
+
+
+@lru_cache(maxsize=4096)
+def _labels(mta: str, code: EnhancedCode, provider: str) -> Waiting:
+    return (mta, *label(code), provider)

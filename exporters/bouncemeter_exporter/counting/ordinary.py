@@ -1,0 +1,238 @@
+"""Ordinary mail: messages that arrived, were delivered or refused for good, and left, all within one block of lines.
+
+Whatever was known before, the ledger would count each of their outcomes as a recipient that ended, and forget the
+message. So their deliveries are counted together, by columns; all other messages go through the ledger.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from operator import itemgetter
+from typing import TypeGuard, TypeVar
+
+from bouncemeter.blocks import Columns, Row, Rows
+from bouncemeter.event import Entry, Event, Outcome, StepKind
+from bouncemeter.knowledge.providers import provider_of
+
+from bouncemeter_exporter.counting.message import Message, Recipient
+
+__all__ = ["OrdinaryMail", "file_or_pipe", "find_ordinary", "internal_address", "recipient_key"]
+
+T = TypeVar("T")
+
+_ADDRESS = re.compile(r"\[([0-9A-Fa-f.:]+)\]")
+
+
+@dataclass(slots=True)
+class OrdinaryMail:
+    """The ordinary messages of one server in a block.
+
+    Attributes:
+        rows: The server's lines in the block.
+        queue_ids: The queue IDs of its ordinary messages.
+        first: By queue ID, the first row; for an ordinary message that of its arrival.
+        last: By queue ID, the last row; for an ordinary message that of its removal.
+        deliveries: The rows of their deliveries, one for each recipient.
+        refusals: The recipients that were refused for good, one event for each.
+    """
+
+    rows: Rows
+    queue_ids: set[str] = field(default_factory=set)
+    first: dict[str, Row] = field(default_factory=dict)
+    last: dict[str, Row] = field(default_factory=dict)
+    deliveries: list[Row] = field(default_factory=list)
+    refusals: list[Event] = field(default_factory=list)
+
+    def messages(self, queue_ids: Iterable[str]) -> Iterator[tuple[str, Message]]:
+        """Some of the messages, by queue ID, in the form in which the ledger keeps messages that left."""
+        columns, time = self.rows.reader.columns, self.times()
+        kept = dict.fromkeys(queue_ids, Message(0.0, 0.0))
+        if not kept:
+            return
+        queued = {row[columns.queue_id] for row in self.rows.rows if row[columns.sender]}
+        for name in kept:
+            begun, seen = time(self.first[name]) or 0.0, time(self.last[name]) or 0.0
+            peer, is_queued = self.first[name][columns.peer] or None, name in queued
+            kept[name] = Message(begun, seen, arrived=True, queued=is_queued, removed=True, peer=peer)
+        for row in self.deliveries:
+            if (message := kept.get(row[columns.queue_id])) is not None:
+                key = recipient_key(row[columns.recipient], row[columns.original_recipient])
+                message.recipients[key] = Recipient(ended=True)
+        for event in self.refusals:
+            if (message := kept.get(event.queue_id or "")) is not None:
+                key = recipient_key(event.recipient or "", event.original_recipient or "", file_or_pipe(event))
+                message.recipients[key] = Recipient(ended=True)
+        yield from kept.items()
+
+    @property
+    def mta(self) -> str:
+        """The parser's name."""
+        return self.rows.reader.mta
+
+    def texts(self, place: int) -> list[str]:
+        """One text of each delivery."""
+        return [row[place] for row in self.deliveries]
+
+    def counted(self, names: Sequence[T]) -> Iterator[tuple[T, Row, int]]:
+        """Names of the deliveries, each once, with the last row that has it and the number of such rows."""
+        latest = dict(zip(names, self.deliveries, strict=True))
+        return ((name, latest[name], number) for name, number in Counter(names).items())
+
+    def codes(self) -> list[str]:
+        """The code of each delivery as a text, empty where the log has none."""
+        return self.texts(self.rows.reader.columns.code)
+
+    def providers(self) -> list[str]:
+        """Who accepted each delivery."""
+        columns = self.rows.reader.columns
+        return list(map(_provider, self.texts(columns.relay), self.texts(columns.recipient)))
+
+    def delays(self) -> list[float | None]:
+        """Seconds from acceptance to each delivery, as logged, else since the arrival."""
+        columns, reader = self.rows.reader.columns, self.rows.reader
+        logged = self.texts(columns.delay)
+        known: dict[str, float | None] = {text: reader.seconds(text) if text else None for text in set(logged)}
+        delays = [known[text] for text in logged]
+        if "" in known:
+            time = self.times()
+            for place, row in enumerate(self.deliveries):
+                if not row[columns.delay]:
+                    begun, ended = time(self.first[row[columns.queue_id]]), time(row)
+                    if begun is not None and ended is not None:
+                        delays[place] = round(max(0.0, ended - begun), 3)
+        return delays
+
+    def delay(self, event: Event) -> float | None:
+        """The same of a refusal."""
+        if event.delay is not None or event.time is None:
+            return event.delay
+        begun = self.times()(self.first[event.queue_id or ""])
+        return round(max(0.0, event.time - begun), 3) if begun is not None else None
+
+    def latest(self) -> float | None:
+        """The time of the latest delivery."""
+        span = self.rows.reader.stamps.span(set(self.texts(self.rows.reader.columns.stamp)))
+        return span[1] if span is not None else None
+
+    def times(self) -> Callable[[Row], float | None]:
+        """A function that gives the time of a row."""
+        seconds, place = lru_cache(4096)(self.rows.reader.stamps.seconds), self.rows.reader.columns.stamp
+        return lambda row: seconds(row[place])
+
+
+@lru_cache(maxsize=16384)
+def _provider_of_domain(relay: str, domain: str) -> str:
+    return provider_of(relay, domain)
+
+
+def _provider(relay: str, recipient: str) -> str:
+    return _provider_of_domain(relay, recipient.rpartition("@")[2])
+
+
+def find_ordinary(rows: Rows, known: Callable[[set[str]], set[str]], *, partial: bool = False) -> OrdinaryMail:
+    """Find the ordinary messages among the lines of a server.
+
+    Args:
+        rows: The lines.
+        known: Gives those of some queue IDs that belong to messages known from earlier lines.
+        partial: Not all earlier lines have been read: leave out whatever might be connected with other messages.
+    """
+    if not rows.arrivals or not rows.removals:
+        return OrdinaryMail(rows)
+    columns = rows.reader.columns
+    queue_id, relay = itemgetter(columns.queue_id), columns.relay
+    names = list(map(queue_id, rows.rows))
+    last = dict(zip(names, rows.rows, strict=True))
+    first = dict(zip(reversed(names), reversed(rows.rows), strict=True))
+    arrived, removed = ({queue_id(row): row for row in each} for each in (rows.arrivals, rows.removals))
+    found = {
+        name for name in arrived.keys() & removed.keys() if first[name] is arrived[name] and last[name] is removed[name]
+    }
+    found -= _with_other_lines(rows)
+    for ends, once in ((rows.arrivals, arrived), (rows.removals, removed)):
+        if len(once) < len(ends):
+            found -= {name for name, number in Counter(map(queue_id, ends)).items() if number > 1}
+    found -= known(found)
+    ours = {each for each in {row[relay] for row in rows.deliveries} if internal_address(each)}
+    if partial:
+        found -= {name for name, row in arrived.items() if internal_address(row[columns.peer])}
+    for row in rows.deliveries if ours else ():
+        if row[relay] in ours and (successor := rows.reader.passed_to(row)) is not None:
+            name = queue_id(row)
+            if successor != name and (partial or successor in last or known({successor})):
+                found -= {name, successor}
+    deliveries = [row for row in rows.deliveries if queue_id(row) in found]
+    refusals = [entries[0] for entries in rows.parsed if len(entries) == 1 and _is_refusal(entries[0])]
+    refusals = [event for event in refusals if event.queue_id in found]
+    if twice := _twice(deliveries, refusals, columns):
+        found -= twice
+        deliveries = [row for row in deliveries if queue_id(row) in found]
+        refusals = [event for event in refusals if event.queue_id in found]
+    return OrdinaryMail(rows, found, first, last, deliveries, refusals)
+
+
+def _is_refusal(entry: Entry) -> TypeGuard[Event]:
+    """Whether an entry says that a recipient of a message was refused for good."""
+    return isinstance(entry, Event) and entry.outcome is Outcome.BOUNCED and bool(entry.recipient)
+
+
+def _with_other_lines(rows: Rows) -> set[str | None]:
+    """The queue IDs of messages with lines that are neither usual, nor deliveries, nor refusals."""
+    found: set[str | None] = set()
+    for entries in rows.parsed:
+        for entry in entries:
+            if isinstance(entry, Event):
+                found.add(entry.passed_to)
+                if len(entries) > 1 or not _is_refusal(entry) or entry.sender == "":
+                    found.add(entry.queue_id)
+            else:
+                found.add(entry.related)
+                if entry.what is not StepKind.NOTIFIED:  # this one is about another message
+                    found.add(entry.queue_id)
+    return found
+
+
+def _twice(deliveries: list[Row], refusals: list[Event], columns: Columns) -> set[str]:
+    """The queue IDs of messages with more than one outcome for a recipient."""
+    who = ([row[place].lower() for row in deliveries] for place in (columns.recipient, columns.original_recipient))
+    each = list(zip((row[columns.queue_id] for row in deliveries), *who, strict=True))
+    each += [
+        (event.queue_id or "", (event.recipient or "").lower(), (event.original_recipient or "").lower())
+        for event in refusals
+    ]
+    if len(set(each)) == len(each):
+        return set()
+    return {name for (name, *_), number in Counter(each).items() if number > 1}
+
+
+@lru_cache(maxsize=4096)
+def internal_address(peer: str) -> IPv4Address | IPv6Address | None:
+    """The address of a relay or client (`name[192.168.0.1]:25`), if it is on this host or on a private network: only
+    those are trusted to know our queue IDs."""
+    found = _ADDRESS.search(peer)
+    try:
+        address = ip_address(found[1]) if found is not None else None
+    except ValueError:
+        return None
+    return (
+        address if address is not None and (address.is_loopback or any(address in each for each in _PRIVATE)) else None
+    )
+
+
+_PRIVATE = [ip_network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10")]
+
+
+def recipient_key(recipient: str, original: str, target: str = "") -> str:
+    """Which recipient of a message: its address, the original one, the file or command that gets the mail."""
+    recipient, original = recipient.lower(), original.lower()
+    return f"{recipient}\n{original}\n{target}" if original or target else recipient
+
+
+def file_or_pipe(event: Event) -> str:
+    """The file or command that gets the mail; empty if none does."""
+    return event.relay if event.relay and event.relay[0] in "|/" else ""

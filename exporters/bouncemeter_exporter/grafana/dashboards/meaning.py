@@ -1,0 +1,162 @@
+"""What colours and words mean, the same on all dashboards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bouncemeter.event import Kind
+from bouncemeter.knowledge.codes import Explanation, catalogue
+from bouncemeter.knowledge.reasons import reasons
+
+__all__ = [
+    "CODES",
+    "DELIVERED",
+    "HARD",
+    "KINDS",
+    "NEUTRAL",
+    "NUMBERS",
+    "OUTCOMES",
+    "POLICY",
+    "PROVIDERS",
+    "REASONS",
+    "SERVERS",
+    "SEVERITIES",
+    "SOFT",
+    "WAITING",
+    "categories",
+    "colours",
+    "meanings",
+    "reason_meanings",
+    "reason_remedies",
+    "remedies",
+    "shades",
+    "titles",
+    "values",
+]
+
+DELIVERED, HARD, SOFT, POLICY, WAITING = "green", "red", "orange", "purple", "dark-yellow"
+"""Colours of what became of mail: delivered, refused for good, deferred, refused with 5.7, waiting."""
+
+NEUTRAL = "blue"
+"""The colour of what is neither good nor bad."""
+
+
+def values(**texts: tuple[str, str] | str) -> dict[str, Any]:
+    """A mapping of values to texts, or to texts and their colours."""
+    options = {}
+    for index, (value, text) in enumerate(texts.items()):
+        shown = {"text": text} if isinstance(text, str) else {"text": text[0], "color": text[1]}
+        options[value] = {"index": index, **shown}
+    return {"type": "value", "options": options}
+
+
+SEVERITIES = values(critical=("critical", "red"), warning=("warning", "orange"), none=("none", "text"))
+"""Severities of alerts in their colours."""
+
+KINDS = values(soft=("soft", SOFT), hard=("hard", HARD), none=("none", "text"))
+"""Kinds in their colours."""
+
+
+def colours(**names: str) -> list[dict[str, Any]]:
+    """Overrides that give series their colours."""
+    return [
+        {
+            "matcher": {"id": "byName", "options": name},
+            "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}],
+        }
+        for name, colour in names.items()
+    ]
+
+
+OUTCOMES = colours(delivered=DELIVERED, hard=HARD, bounced=HARD, soft=SOFT, expired="dark-red") + colours(
+    **{"hard 5.7": POLICY}
+)
+"""The colours of outcomes and kinds as names of series."""
+
+
+_CATEGORIES = (
+    "#3D9BE9",
+    "#12A5A5",
+    "#D9659B",
+    "#A57C52",
+    "#7C8DB5",
+    "#4FC3DC",
+    "#C08BC9",
+    "#8FA31E",
+    "#5B6EE1",
+    "#9C6B6B",
+)
+"""Colours that mean nothing, for names beside each other."""
+
+
+def categories(*names: str) -> list[dict[str, Any]]:
+    """Colours of names, each name's the same on all dashboards."""
+    return colours(**{name: _CATEGORIES[place % len(_CATEGORIES)] for place, name in enumerate(names)}) + _REST
+
+
+_REST = colours(**{"all others": "gray", "none": "gray"})
+
+PROVIDERS = categories(
+    "google", "microsoft", "yahoo", "apple", "gmx", "proofpoint", "mimecast", "comcast", "ovh", "other"
+)
+REASONS = categories(*reasons())
+"""The colours of providers and of reasons."""
+
+
+def shades(colour: str, names: str = ".+") -> dict[str, Any]:
+    """Gives series, whose names are like an expression, shades of a colour."""
+    return {
+        "matcher": {"id": "byRegexp", "options": f"/^{names}$/"},
+        "properties": [{"id": "color", "value": {"mode": "shades", "fixedColor": colour}}],
+    }
+
+
+CODES = [shades(SOFT, r"4\..+"), shades(HARD, r"5\.[0-6].*"), shades(POLICY, r"5\.7.*"), *_REST]
+"""Codes and classes in the colour of their kind."""
+
+SERVERS = [shades(NEUTRAL), *_REST]
+"""Servers and sources: what they are called is not what they mean."""
+
+
+def _by_code(text: Callable[[Explanation], str]) -> dict[str, str]:
+    found = {str(each.code): text(each) for each in catalogue()}
+    for kind, digit in ((Kind.SOFT, 4), (Kind.HARD, 5)):
+        for subject in range(8):
+            found[f"{digit}.{subject}.x"] = f"A {kind} code of class {digit}.{subject} that nobody registered."
+    return found
+
+
+def titles() -> dict[str, Any]:
+    """What codes are called."""
+    return values(**_by_code(lambda each: each.title), none="Nothing bounced in this time.")
+
+
+NUMBERS = {r"(\\d)\\.(\\d)\\.(\\d+)": "$1$2$3", r"(\\d)\\.(\\d)\\.x": "${1}${2}999", "none": "0"}
+"""How the label `code` becomes the number that stands for a text: a table makes room for several lines only where it
+knows them, and it does not look behind the strings that texts stand for."""
+
+
+def _by_number(text: Callable[[Explanation], str]) -> dict[str, Any]:
+    found = {code.replace(".", "").replace("x", "999"): said for code, said in _by_code(text).items()}
+    return values(**found, **{"0": "Nothing bounced in this time."})
+
+
+def meanings() -> dict[str, Any]:
+    """What codes mean, by their numbers."""
+    return _by_number(lambda each: each.meaning)
+
+
+def remedies() -> dict[str, Any]:
+    """What to do about codes, by their numbers."""
+    return _by_number(lambda each: each.postmaster)
+
+
+def reason_meanings() -> dict[str, Any]:
+    """What reasons mean."""
+    return values(**{each.name: each.meaning for each in reasons().values()}, none="Nothing bounced in this time.")
+
+
+def reason_remedies() -> dict[str, Any]:
+    """What to do about reasons."""
+    return values(**{each.name: each.todo for each in reasons().values()})

@@ -1,0 +1,268 @@
+"""Panels in Grafana's form (schema v1), as plain dictionaries: numbers, graphs, heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bouncemeter_exporter.grafana.rules import panel_id
+
+__all__ = ["DATASOURCE", "Mappings", "Panel", "bars", "heatmap", "levels", "lines", "panel", "sized", "stat"]
+
+Panel = dict[str, Any]
+Mappings = Sequence[Mapping[str, Any]]
+
+_CALCULATIONS = {"mean": "Mean", "sum": "Total", "min": "Min", "lastNotNull": "Last *"}
+"""How legends call what they are sorted by."""
+
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+
+def sized(width: int, height: int, shown: Panel) -> Panel:
+    """A panel of a size; its row decides where it stands."""
+    return shown | {"gridPos": {"w": width, "h": height}}
+
+
+def _target(position: int, query: str, legend: str, *, now: bool, exemplars: bool, tabular: bool) -> dict[str, Any]:
+    return {
+        "refId": chr(ord("A") + position),
+        "datasource": DATASOURCE,
+        "editorMode": "code",
+        "expr": query,
+        "legendFormat": legend,
+        "format": "table" if tabular else "time_series",
+        "instant": now,
+        "range": not now,
+        "exemplar": exemplars,
+    }
+
+
+def panel(
+    kind: str,
+    title: str,
+    text: str,
+    queries: Iterable[tuple[str, str]],
+    options: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    overrides: Mappings = (),
+    *,
+    now: bool = False,
+    exemplars: bool = False,
+) -> Panel:
+    """What all panels have: the queries with the names of their series, options, and how fields are shown."""
+    return {
+        "id": panel_id(title),
+        "type": kind,
+        "title": title,
+        "description": text,
+        "datasource": DATASOURCE,
+        "fieldConfig": {"defaults": dict(defaults), "overrides": list(overrides)},
+        "options": dict(options),
+        "targets": [
+            _target(position, query, legend, now=now, exemplars=exemplars, tabular=kind == "table")
+            for position, (query, legend) in enumerate(queries)
+        ],
+    }
+
+
+def levels(*steps: tuple[float | None, str]) -> dict[str, Any]:
+    """Thresholds: from each number on, a colour; the first begins below all."""
+    return {"mode": "absolute", "steps": [{"value": value, "color": colour} for value, colour in steps]}
+
+
+def stat(
+    title: str,
+    text: str,
+    query: str,
+    *,
+    unit: str = "locale",
+    colour: str = "blue",
+    thresholds: dict[str, Any] | None = None,
+    mappings: Mappings = (),
+    nothing: str = "0",
+    decimals: int | None = None,
+    links: Sequence[Mapping[str, Any]] = (),
+    legend: str = "",
+) -> Panel:
+    """One number of this moment, or of all the time that is shown.
+
+    Args:
+        title, text: What it is, in a word and in sentences.
+        query: Gives one series.
+        unit: Its unit.
+        colour: Its colour, if that does not follow thresholds.
+        thresholds: Its colours by value.
+        mappings: Texts for values.
+        nothing: What is written if there is no series.
+        decimals: Digits after the point.
+        links: Where a click leads.
+        legend: The name of the series.
+    """
+    defaults: dict[str, Any] = {
+        "unit": unit,
+        "noValue": nothing,
+        "mappings": list(mappings),
+        "links": list(links),
+        "color": {"mode": "thresholds"} if thresholds else {"mode": "fixed", "fixedColor": colour},
+        "thresholds": thresholds or levels((None, colour)),
+    }
+    if decimals is not None:
+        defaults["decimals"] = decimals
+    return panel(
+        "stat",
+        title,
+        text,
+        [(query, legend)],
+        {
+            "colorMode": "value",
+            "graphMode": "none",
+            "justifyMode": "center",
+            "orientation": "auto",
+            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+            "showPercentChange": False,
+            "textMode": "value",
+            "wideLayout": True,
+        },
+        defaults,
+        now=True,
+    )
+
+
+def lines(
+    title: str,
+    text: str,
+    *queries: tuple[str, str],
+    unit: str,
+    overrides: Sequence[Mapping[str, Any]] = (),
+    limit: tuple[float, str] | None = None,
+    stacked: bool = False,
+    steps: bool = False,
+    maximum: float | None = None,
+    interval: str | None = None,
+    exemplars: bool = False,
+    links: Sequence[Mapping[str, Any]] = (),
+    legend: Sequence[str] = ("mean", "max", "lastNotNull"),
+) -> Panel:
+    """A graph of lines.
+
+    Args:
+        title, text: What it shows, in some words and in sentences.
+        queries: Queries and the names of their series.
+        unit: The unit of all of them.
+        overrides: Colours and styles of series.
+        limit: A dashed line at a number, in a colour.
+        stacked: Whether the series stand on each other.
+        steps: Whether a value stands until the next.
+        maximum: The end of the axis.
+        interval: The least time from point to point.
+        exemplars: Whether messages are shown as dots.
+        links: Where a click on a point leads.
+        legend: What the legend tells of each series.
+    """
+    custom: dict[str, Any] = {
+        "drawStyle": "line",
+        "lineInterpolation": "stepAfter" if steps else "linear",
+        "lineWidth": 2,
+        "fillOpacity": 40 if stacked else 8,
+        "showPoints": "never",
+        "spanNulls": False,
+        "stacking": {"group": "A", "mode": "normal" if stacked else "none"},
+    }
+    shown = {"unit": unit, "links": list(links), "max": maximum}
+    found = _graph(title, text, queries, custom, overrides, legend, exemplars=exemplars, limit=limit, **shown)
+    return found | {"interval": interval} if interval else found
+
+
+def bars(
+    title: str,
+    text: str,
+    *queries: tuple[str, str],
+    unit: str = "locale",
+    overrides: Sequence[Mapping[str, Any]] = (),
+    limit: tuple[float, str] | None = None,
+    exemplars: bool = False,
+    links: Sequence[Mapping[str, Any]] = (),
+    legend: Sequence[str] = ("sum", "max"),
+) -> Panel:
+    """Counts as bars, of five minutes at least, on each other. The arguments are those of `lines`."""
+    custom: dict[str, Any] = {
+        "drawStyle": "bars",
+        "axisSoftMax": 5,
+        "barAlignment": -1,
+        "barWidthFactor": 0.9,
+        "lineWidth": 0,
+        "fillOpacity": 85,
+        "stacking": {"group": "A", "mode": "normal"},
+    }
+    shown = {"unit": unit, "decimals": 0, "links": list(links)}
+    found = _graph(title, text, queries, custom, overrides, legend, exemplars=exemplars, limit=limit, **shown)
+    return found | {"interval": "5m"}
+
+
+def _graph(
+    title: str,
+    text: str,
+    queries: Iterable[tuple[str, str]],
+    custom: Mapping[str, Any],
+    overrides: Mappings,
+    legend: Sequence[str],
+    *,
+    exemplars: bool,
+    limit: tuple[float, str] | None,
+    **defaults: Any,  # noqa: ANN401 - of fields, as Grafana has them
+) -> Panel:
+    return panel(
+        "timeseries",
+        title,
+        text,
+        queries,
+        {
+            "legend": {
+                "calcs": list(legend),
+                "displayMode": "table",
+                "placement": "bottom",
+                "showLegend": True,
+                "sortBy": _CALCULATIONS[legend[0]],
+                "sortDesc": True,
+            },
+            "tooltip": {"mode": "multi", "sort": "desc"},
+        },
+        {
+            "min": 0,
+            "custom": {**custom, "thresholdsStyle": {"mode": "dashed" if limit else "off"}},
+            "color": {"mode": "palette-classic"},
+            "thresholds": levels((None, "transparent"), *([limit] if limit else [])),
+            **{name: value for name, value in defaults.items() if value is not None},
+        },
+        overrides,
+        exemplars=exemplars,
+    )
+
+
+def heatmap(title: str, text: str, query: str, *, unit: str) -> Panel:
+    """How a histogram's buckets fill over time.
+
+    Args:
+        title, text: What it shows, in some words and in sentences.
+        query: Gives the increase of each bucket, by `le`.
+        unit: The unit of the bounds.
+    """
+    found = panel(
+        "heatmap",
+        title,
+        text,
+        [(query, "{{le}}")],
+        {
+            "calculate": False,
+            "cellGap": 1,
+            "color": {"mode": "scheme", "scheme": "YlOrRd", "scale": "exponential", "exponent": 0.5, "steps": 64},
+            "legend": {"show": True},
+            "rowsFrame": {"layout": "auto"},
+            "showValue": "never",
+            "tooltip": {"mode": "single", "yHistogram": False},
+            "yAxis": {"axisPlacement": "left", "unit": unit},
+        },
+        {"unit": "locale", "custom": {"hideFrom": {"legend": False, "tooltip": False, "viz": False}}},
+    )
+    found["targets"][0]["format"] = "heatmap"
+    return found | {"interval": "5m"}

@@ -1,0 +1,172 @@
+"""Providers: who takes our mail, who refuses it, and how?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bouncemeter_exporter.grafana.dashboards import meaning, shared
+from bouncemeter_exporter.grafana.dashboards.pages import dashboard as page
+from bouncemeter_exporter.grafana.dashboards.pages import link
+from bouncemeter_exporter.grafana.dashboards.panels import levels, lines, sized, stat
+from bouncemeter_exporter.grafana.dashboards.queries import RANGE, Queries, or_none
+from bouncemeter_exporter.grafana.dashboards.tables import Column, table
+from bouncemeter_exporter.grafana.dashboards.variables import PROVIDER, SERVERS
+
+__all__ = ["dashboard"]
+
+THIS = "${__field.labels.provider}"
+
+
+def dashboard(thresholds: shared.Thresholds) -> dict[str, Any]:
+    """The page."""
+    q = Queries("mta", "provider")
+    return page(
+        shared.PROVIDERS,
+        "Providers",
+        "Which provider refuses or delays our mail, since when, and with which words?",
+        [*SERVERS, PROVIDER],
+        [
+            [
+                sized(4, 4, delivered(q)),
+                sized(4, 4, refusing(q, thresholds)),
+                sized(4, 4, shared.hard_ratio(q, thresholds)[0]),
+                sized(4, 4, shared.policy(q, thresholds)),
+                sized(4, 4, shared.waiting(q, thresholds)),
+                sized(4, 4, shared.alerts_firing()),
+            ],
+            [
+                sized(12, 9, shared.providers(q, thresholds, "Who takes and who refuses")),
+                sized(12, 9, ratio(q, thresholds)),
+            ],
+            [sized(15, 11, answers(q)), sized(9, 11, blocklists(q))],
+            [sized(12, 9, hard(q)), sized(12, 9, soft(q))],
+            [sized(12, 9, policy(q, thresholds)), sized(12, 9, waiting(q))],
+        ],
+    )
+
+
+def delivered(q: Queries) -> dict[str, Any]:
+    return stat(
+        "Delivered",
+        "Recipients whose mail was taken, in the time that is shown. Normal: it follows the day.",
+        q.count("mail_recipients", RANGE, outcome="delivered"),
+        colour=meaning.DELIVERED,
+        decimals=0,
+    )
+
+
+def refusals(q: Queries, window: str, thresholds: shared.Thresholds) -> str:
+    """The share of recipients that each provider refused or deferred, of those with enough."""
+    bounced, taken = (
+        q.count("mail_bounces", window, "provider"),
+        q.count("mail_recipients", window, "provider", outcome="delivered"),
+    )
+    return f"{bounced} / (({bounced}) + ({taken} or {bounced} * 0) >= {thresholds['ratio_recipients']:g})"
+
+
+def refusing(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
+    bound = thresholds["provider_refusal_ratio"]
+    return stat(
+        "Refusing us",
+        f"Providers that refused or deferred at least {bound:.0%} of {thresholds['ratio_recipients']:g} recipients or"
+        " more in the last hour. Normal: none. Of one that does so for a quarter of an hour an alert tells.",
+        f"count({refusals(q, '1h', thresholds)} >= {bound:g}) or on () vector(0)",
+        unit="none",
+        thresholds=levels((None, meaning.DELIVERED), (1, meaning.HARD)),
+        mappings=[meaning.values(**{"0": ("none", meaning.DELIVERED)})],
+    )
+
+
+def ratio(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
+    bound = thresholds["provider_refusal_ratio"]
+    return lines(
+        "Refusals of an hour, by provider",
+        "Share of recipients that a provider refused or deferred in the hour before: the ten with the highest, of at"
+        f" least {thresholds['ratio_recipients']:g} recipients. Normal: under 10 %. The dashed line is the alert's.",
+        (or_none(f"topk(10, {refusals(q, '1h', thresholds)})", "provider"), "{{provider}}"),
+        unit="percentunit",
+        overrides=meaning.PROVIDERS,
+        limit=(bound, "red"),
+        maximum=1,
+        links=[link("This provider", shared.PROVIDERS, provider=THIS)],
+    )
+
+
+def hard(q: Queries) -> dict[str, Any]:
+    return _bars(q, "Hard bounces by provider, count per bar", "Who refuses for good", "hard")
+
+
+def soft(q: Queries) -> dict[str, Any]:
+    return _bars(q, "Soft bounces by provider, count per bar", "Who defers", "soft")
+
+
+def _bars(q: Queries, title: str, text: str, kind: str) -> dict[str, Any]:
+    return shared.top_bars(
+        q,
+        "provider",
+        title,
+        f"{text}: the nine providers with most in the time that is shown, and the rest. Normal: each in proportion to"
+        " what it gets.",
+        leads_to=shared.PROVIDERS,
+        kind=kind,
+    )
+
+
+def answers(q: Queries) -> dict[str, Any]:
+    by = ("provider", "kind", "code", "reason")
+    most = or_none(f"topk(15, {q.count('mail_bounces', RANGE, ', '.join(by))} > 0)", *by)
+    return table(
+        "Answers of the providers",
+        "Provider, code and reason of recipients that were refused or deferred, most first, fifteen at most: select a"
+        " provider above to see more of it.",
+        {"recipients": f'label_replace({most}, "meaning", "$1", "code", "(.+)")'},
+        [
+            Column("provider", "Provider", 95, link=link("This provider", shared.PROVIDERS, provider="${__value.raw}")),
+            Column("code", "Code", 80, link=link("This code", shared.CODES, code="${__value.raw}")),
+            Column("kind", "Kind", 65, mapping=meaning.KINDS, cell="text"),
+            Column("meaning", "Meaning", mapping=meaning.titles()),
+            Column("reason", "Reason", 120, link=link("This reason", shared.CODES, reason="${__value.raw}")),
+            Column("recipients", "Recipients", 140, cell="gauge", colour=meaning.NEUTRAL),
+        ],
+        sort="Recipients",
+    )
+
+
+def policy(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
+    flood = thresholds["policy_flood"]
+    counted = q.count("mail_bounces", "10m", "provider", **{"class": "5.7"})
+    return lines(
+        "5.7.x of ten minutes, by provider",
+        f"Recipients refused with 5.7.x in the ten minutes before: the ten providers with most. From {flood:g} on, and"
+        " far above the usual, an alert tells. Normal: far below.",
+        (or_none(f"topk(10, {counted})", "provider"), "{{provider}}"),
+        unit="locale",
+        overrides=meaning.PROVIDERS,
+        limit=(flood, "red"),
+        links=[link("This provider", shared.PROVIDERS, provider=THIS)],
+    )
+
+
+def blocklists(q: Queries) -> dict[str, Any]:
+    by = ("blocklist", "provider")
+    return table(
+        "Blocklists that they name",
+        "Replies that name a blocklist, in the time that is shown, at every attempt. Normal: none. Stop the cause"
+        " first, then ask the list for removal.",
+        {"replies": or_none(f"topk(15, {q.count('mail_blocklist_hits', RANGE, ', '.join(by))} > 0)", *by)},
+        [Column("blocklist", "Blocklist"), Column("provider", "Provider"), Column("replies", "Replies", 90)],
+        sort="Replies",
+    )
+
+
+def waiting(q: Queries) -> dict[str, Any]:
+    return lines(
+        "Waiting by provider",
+        "Recipients that wait for another attempt: the ten providers with most. Normal: level. One that rises alone has"
+        " trouble, or limits your rate.",
+        (or_none(f"topk(10, sum by (provider) ({q.select('mail_deferred_recipients')}))", "provider"), "{{provider}}"),
+        unit="locale",
+        overrides=meaning.PROVIDERS,
+        stacked=True,
+        links=[link("This provider", shared.PROVIDERS, provider=THIS)],
+    )

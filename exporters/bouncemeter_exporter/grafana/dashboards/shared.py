@@ -1,0 +1,295 @@
+"""Panels that stand on more than one dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bouncemeter_exporter.grafana.dashboards import meaning
+from bouncemeter_exporter.grafana.dashboards.pages import link
+from bouncemeter_exporter.grafana.dashboards.panels import Panel, bars, levels, lines, stat
+from bouncemeter_exporter.grafana.dashboards.queries import RANGE, Queries, or_none
+from bouncemeter_exporter.grafana.dashboards.tables import Column, table
+
+__all__ = [
+    "CODES",
+    "MAIL",
+    "PROVIDERS",
+    "QUEUE",
+    "SERVER",
+    "Thresholds",
+    "alerts_firing",
+    "alerts_that_fired",
+    "exporter_up",
+    "hard_ratio",
+    "policy",
+    "top_bars",
+    "top_codes",
+    "waiting",
+    "waiting_query",
+]
+
+MAIL, CODES, PROVIDERS, QUEUE = "bouncemeter-mail", "bouncemeter-codes", "bouncemeter-providers", "bouncemeter-queue"
+"""The dashboards' uids, to which alerts link too."""
+
+Thresholds = Mapping[str, float]
+"""The alerts' thresholds by name."""
+
+SERVER = "job, instance, mta"
+"""The labels that tell one mail server from another."""
+
+
+def alerts_that_fired() -> Panel:
+    """Which alerts fired, and when."""
+    return lines(
+        "Alerts that fire",
+        "Which alerts fire, and since when: the marked times of all graphs. What to do at each is in the runbook to"
+        " which it links. Normal: none.",
+        (or_none(f"max by (severity, alertname) ({Queries().firing()})", "alertname"), "{{severity}} {{alertname}}"),
+        unit="none",
+        overrides=[meaning.shades("red", "critical .+"), meaning.shades("orange", "warning .+")],
+        stacked=True,
+        steps=True,
+        legend=("lastNotNull",),
+    )
+
+
+def exporter_up() -> Panel:
+    """Whether what counts all this is there."""
+    return stat(
+        "Exporter",
+        "Whether every exporter answers Prometheus now. While one is down nothing of its server is counted, and all"
+        " other tiles show the past. Normal: up. If it is down, look at its messages: `journalctl -u bouncemeter`.",
+        f"min({Queries().up()})",
+        unit="none",
+        thresholds=levels((None, "red"), (1, "green")),
+        mappings=[meaning.values(**{"0": ("down", "red"), "1": ("up", "green")})],
+        nothing="none",
+        links=[link("Queue and exporter", QUEUE)],
+    )
+
+
+def alerts_firing() -> Panel:
+    """How many alerts fire."""
+    return stat(
+        "Alerts",
+        "Alerts that fire now; their times are marked in every graph, critical ones in red. Normal: none. What to do"
+        " at each is in the runbook to which the alert links.",
+        f"count({Queries().firing()}) or on () vector(0)",
+        unit="none",
+        thresholds=levels((None, "green"), (1, "red")),
+        mappings=[meaning.values(**{"0": ("none", "green")})],
+        links=[{"title": "Alerts", "url": "/alerting/list?search=bouncemeter"}],
+    )
+
+
+def policy(queries: Queries, thresholds: Thresholds) -> Panel:
+    """The number that the alert of a flood looks at."""
+    flood = thresholds["policy_flood"]
+    return stat(
+        "5.7.x, 10 min",
+        "Recipients refused with 5.7.x (authentication, reputation, blocklists) in the last ten minutes, on the server"
+        f" with most. Normal: a few. {flood:g} and far more than is usual is a flood, and an alert: find out who"
+        " refuses, and why, in the table below.",
+        f"max({queries.count('mail_bounces', '10m', SERVER, **{'class': '5.7'})})",
+        thresholds=levels((None, meaning.POLICY), (flood, "red")),
+        decimals=0,
+        links=[link("Codes of class 5.7", CODES, **{"class": "5.7"})],
+    )
+
+
+def waiting_query(queries: Queries, by: str = "") -> str:
+    """How many recipients wait; 0 of a server without any, nothing of one whose exporter is down."""
+    sum_by = f"sum by ({by}) " if by else "sum"
+    alive = f"{sum_by}({queries.select('mail_deferred_oldest_seconds')}) * 0"
+    return f"{sum_by}({queries.select('mail_deferred_recipients')}) or {alive}"
+
+
+def waiting(queries: Queries, thresholds: Thresholds) -> Panel:
+    """Who waits."""
+    backlog = thresholds["backlog"]
+    return stat(
+        "Waiting",
+        f"Recipients whose mail waits for another attempt now. Normal: some always do. From {backlog:g} on, an alert"
+        " tells if they become more by the hour or have waited for long. Queue and exporter shows why.",
+        waiting_query(queries),
+        thresholds=levels((None, meaning.WAITING), (backlog, "red")),
+        decimals=0,
+        nothing="unknown",
+        links=[link("Queue and exporter", QUEUE)],
+    )
+
+
+def hard_ratio(queries: Queries, thresholds: Thresholds) -> tuple[Panel, Panel]:
+    """The share of recipients that are refused for good: of all that is shown, and over time."""
+    few, bound = thresholds["ratio_recipients"], thresholds["hard_bounce_ratio"]
+
+    def share(window: str, when: str = "") -> tuple[str, str]:
+        refused = queries.count("mail_bounces", window, when=when, kind="hard")
+        return refused, queries.count("mail_recipients", window, when=when)
+
+    refused, all_ = share(RANGE)
+    tile = stat(
+        "Hard ratio",
+        f"Share of recipients that were refused for good. Normal: under 2 %; more than {bound:.0%} in an hour is an"
+        f" alert, for it harms the sender's reputation. Of fewer than {few:g} recipients it says nothing (too few).",
+        f"({refused} / ({all_} >= {few:g})) or ({all_} > 0) * 0 - 1",
+        unit="percentunit",
+        thresholds=levels((None, meaning.DELIVERED), (bound, meaning.HARD)),
+        mappings=[meaning.values(**{"-1": ("too few", "text")})],
+        nothing="no mail",
+        decimals=1,
+    )
+
+    def over_time(when: str = "") -> str:
+        refused, all_ = share("1h", when)
+        return f"{refused} / ({all_} >= {few:g})"
+
+    before = {
+        "matcher": {"id": "byName", "options": "a week ago"},
+        "properties": [
+            {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [8, 6]}},
+            {"id": "custom.lineWidth", "value": 1},
+            {"id": "custom.fillOpacity", "value": 0},
+        ],
+    }
+    graph = lines(
+        "Hard-bounce ratio, of an hour",
+        "Share of recipients that were refused for good in the hour before. Normal: under 2 %, and as a week ago"
+        f" (dashed, grey). The red line is the alert's ({bound:.0%}). There is a gap where an hour had fewer than"
+        f" {few:g} recipients. If it rises, look which codes and providers do, below.",
+        (over_time(), "hard bounces"),
+        (over_time("offset 1w"), "a week ago"),
+        unit="percentunit",
+        overrides=[*meaning.colours(**{"hard bounces": meaning.HARD, "a week ago": "gray"}), before],
+        limit=(bound, "red"),
+    )
+    return tile, graph
+
+
+def top_codes(queries: Queries, *, story: bool = False, title: str = "Top codes") -> Panel:
+    """What was refused most: codes with their meaning.
+
+    Args:
+        queries: Of the dashboard.
+        story: Whether the meaning and the remedy stand in full.
+        title: The panel's title.
+    """
+    labels = "kind, code, reason"
+    counted = queries.count("mail_bounces", RANGE, labels)
+    total = queries.count("mail_bounces", RANGE)
+    most = f"topk(15, {counted} > 0)"
+
+    def told(query: str) -> str:
+        named = or_none(query, "kind", "code", "reason")
+        if not story:
+            return f'label_replace({named}, "meaning", "$1", "code", "(.+)")'
+        for column in ("meaning", "remedy"):
+            for pattern, number in meaning.NUMBERS.items():
+                named = f'label_replace({named}, "{column}", "{number}", "code", "{pattern}")'
+        return named
+
+    by_code = link("This code", CODES, code="${__value.raw}")
+    by_reason = link("This reason", CODES, reason="${__value.raw}")
+    texts = (
+        [
+            Column("meaning", "Meaning", mapping=meaning.meanings(), text=True),
+            Column("remedy", "What to do", mapping=meaning.remedies(), text=True),
+        ]
+        if story
+        else [Column("meaning", "Meaning", mapping=meaning.titles())]
+    )
+    return table(
+        title,
+        "The codes that recipients were refused or deferred with, most first, fifteen at most, in the time that is"
+        " shown. A soft one counts at the first deferral. A click on a code or reason opens its story; `x` is a code"
+        " that is not registered. Normal: 5.1.1 and 4.2.2 lead; 5.7 among the first is a matter of reputation.",
+        {"recipients": told(most), "share": told(f"{most} / on () group_left () ({total} > 0)")},
+        [
+            Column("code", "Code", 70, link=by_code),
+            Column("kind", "Kind", 50, mapping=meaning.KINDS, cell="text"),
+            texts[0],
+            Column("reason", "Reason", 120, link=by_reason),
+            *texts[1:],
+            Column("recipients", "Count", 75),
+            Column("share", "Share", 95, unit="percentunit", cell="gauge", colour=meaning.NEUTRAL),
+        ],
+        sort="Count",
+    )
+
+
+def top_bars(
+    queries: Queries,
+    label: str,
+    title: str,
+    text: str,
+    *,
+    metric: str = "mail_bounces",
+    leads_to: str | None = None,
+    exemplars: bool = False,
+    **labels: str,
+) -> Panel:
+    """Counts by a label: the nine values with most in the time that is shown, and the rest.
+
+    Args:
+        queries: Of the dashboard.
+        label: `code`, `provider` or `reason`.
+        title, text: What it shows, in some words and in sentences.
+        metric: What is counted.
+        leads_to: The dashboard to which a click leads.
+        exemplars: Whether messages are shown as dots.
+        labels: What is counted of it.
+    """
+    most, rest = queries.top(metric, label, **labels)
+    colours = {"code": meaning.CODES, "provider": meaning.PROVIDERS, "reason": meaning.REASONS}
+    value = f"${{__field.labels.{label}}}"
+    return bars(
+        title,
+        text,
+        (most, f"{{{{{label}}}}}"),
+        (rest, "all others"),
+        overrides=colours[label],
+        exemplars=exemplars,
+        links=[link(f"This {label}", leads_to, **{label: value})] if leads_to else [],
+    )
+
+
+def providers(queries: Queries, thresholds: Thresholds, title: str) -> Panel:
+    """Who takes and who refuses."""
+    by = "provider"
+    few, bound = thresholds["ratio_recipients"], thresholds["provider_refusal_ratio"]
+    hard = queries.count("mail_bounces", RANGE, by, kind="hard")
+    soft = queries.count("mail_bounces", RANGE, by, kind="soft")
+    delivered = queries.count("mail_recipients", RANGE, by, outcome="delivered")
+    refused = queries.count("mail_bounces", RANGE, by)
+    policy = queries.count("mail_bounces", RANGE, by, kind="hard", **{"class": "5.7"})
+    none = f"{queries.count('mail_recipients', RANGE, by)} * 0"
+    both = f"(({delivered}) + ({refused} or {none}))"
+    return table(
+        title,
+        "What providers did with recipients in the time that is shown. Refusals are hard and soft bounces among all,"
+        f" of at least {few:g} recipients: normal is under 10 %; an alert tells of {bound:.0%} in an hour. A click on a"
+        " provider opens its page.",
+        {
+            "delivered": or_none(delivered, by),
+            "hard": f"{hard} or {none}",
+            "policy": f"{policy} or {none}",
+            "soft": f"{soft} or {none}",
+            "ratio": f"({refused} or {none}) / ({both} >= {few:g})",
+        },
+        [
+            Column("provider", "Provider", link=link("This provider", PROVIDERS, provider="${__value.raw}")),
+            Column("delivered", "Delivered", 85),
+            Column("hard", "Hard", 50, cell="text", colour=meaning.HARD),
+            Column("policy", "5.7.x", 55, cell="text", colour=meaning.POLICY),
+            Column("soft", "Soft", 50, cell="text", colour=meaning.SOFT),
+            Column(
+                "ratio",
+                "Refusals",
+                95,
+                unit="percentunit",
+                cell="gauge",
+                thresholds=levels((None, meaning.DELIVERED), (0.1, meaning.SOFT), (bound, meaning.HARD)),
+            ),
+        ],
+        sort="Delivered",
+    )

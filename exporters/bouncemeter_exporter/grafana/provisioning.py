@@ -1,0 +1,142 @@
+"""What Grafana is given: dashboards, and files by which it provisions them, a data source and alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from bouncemeter_exporter.grafana.dashboards import as_json, dashboards
+from bouncemeter_exporter.grafana.rules import (
+    DASHBOARDS,
+    DATASOURCE,
+    FOLDER,
+    INTERVAL,
+    PROMETHEUS,
+    RUNBOOK,
+    Rules,
+    dashboard_panel,
+    rules,
+    with_defaults,
+)
+from bouncemeter_exporter.grafana.yaml_text import yaml_text
+
+__all__ = ["Places", "files"]
+
+COMMENT = "Written by `bouncemeter grafana export`."
+
+
+class Places(NamedTuple):
+    """Where others are.
+
+    Attributes:
+        prometheus: The URL of Prometheus, as Grafana reaches it.
+        scrape_interval: How often it scrapes.
+        dashboards: The folder in which Grafana finds its dashboards.
+        runbook: The page that tells what to do at each alert.
+    """
+
+    prometheus: str = PROMETHEUS
+    scrape_interval: str = "15s"
+    dashboards: str = DASHBOARDS
+    runbook: str = RUNBOOK
+
+
+def files(values: Mapping[str, float], places: Places) -> dict[str, str]:
+    """The files by their names.
+
+    Args:
+        values: Thresholds that are not the defaults.
+        places: Where others are.
+    """
+    pages = dashboards(with_defaults(values))
+    found = {f"dashboards/{name}": as_json(each) for name, each in pages.items()}
+    alerts = _alerts(rules(values, runbook_url=places.runbook))
+    return found | {
+        "provisioning/datasources/bouncemeter.yml": _datasource(places),
+        "provisioning/dashboards/bouncemeter.yml": _provider(places),
+        "provisioning/alerting/bouncemeter.yml": alerts,
+    }
+
+
+def _datasource(places: Places) -> str:
+    source = {
+        "name": "Prometheus",
+        "uid": DATASOURCE,
+        "type": "prometheus",
+        "access": "proxy",
+        "url": places.prometheus,
+        "jsonData": {"httpMethod": "POST", "timeInterval": places.scrape_interval},
+    }
+    return yaml_text({"apiVersion": 1, "datasources": [source]}, COMMENT)
+
+
+def _provider(places: Places) -> str:
+    provider = {
+        "name": "bouncemeter",
+        "folder": FOLDER,
+        "type": "file",
+        "allowUiUpdates": False,
+        "options": {"path": places.dashboards},
+    }
+    return yaml_text({"apiVersion": 1, "providers": [provider]}, COMMENT)
+
+
+def _alerts(found: Rules) -> str:
+    """The alerts as a file for Grafana's own alerting. The recording rules stay with Prometheus.
+
+    An expression gives what is wrong and nothing else, so whatever it gives (never less than 0) is above -1.
+    """
+    alerts = {
+        "apiVersion": 1,
+        "groups": [
+            {
+                "orgId": 1,
+                "name": "bouncemeter-alerts",
+                "folder": FOLDER,
+                "interval": INTERVAL,
+                "rules": [_managed(rule) for rule in found if "alert" in rule],
+            }
+        ],
+    }
+    return yaml_text(alerts, "Written by `bouncemeter grafana export`; change thresholds there.")
+
+
+def _managed(rule: Mapping[str, Any]) -> dict[str, Any]:
+    # Grafana takes $ for a variable of the environment unless it stands twice.
+    texts = {
+        name: text.replace("$value", "$values.A.Value").replace("$", "$$")
+        for name, text in rule["annotations"].items()
+        if name != "dashboard_url"
+    }
+    source = {"type": "prometheus", "uid": DATASOURCE}
+    threshold = {"type": "gt", "params": [-1]}
+    dashboard, panel = dashboard_panel(rule["alert"])
+    return {
+        "uid": rule["alert"].lower(),
+        "title": rule["alert"],
+        "condition": "B",
+        "data": [
+            {
+                "refId": "A",
+                "datasourceUid": DATASOURCE,
+                "relativeTimeRange": {"from": 600, "to": 0},
+                "model": {"refId": "A", "datasource": source, "expr": rule["expr"].replace("$", "$$"), "instant": True},
+            },
+            {
+                "refId": "B",
+                "datasourceUid": "__expr__",
+                "model": {
+                    "refId": "B",
+                    "type": "threshold",
+                    "expression": "A",
+                    "conditions": [{"evaluator": threshold}],
+                },
+            },
+        ],
+        "for": rule["for"],
+        "noDataState": "OK",
+        "execErrState": "Error",
+        "isPaused": False,
+        "labels": rule["labels"],
+        "annotations": {**texts, "__dashboardUid__": dashboard, "__panelId__": str(panel)},
+    }

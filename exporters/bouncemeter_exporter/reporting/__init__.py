@@ -1,0 +1,1 @@
+"""What people read: reports, traces, explanations, records, tables on a terminal."""

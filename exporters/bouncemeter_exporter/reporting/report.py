@@ -1,0 +1,198 @@
+"""A summary of logs: totals, soft and hard, codes, providers. The counts of `report`, and their JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from bouncemeter.event import EnhancedCode, Entry, Event, Kind, Outcome
+from bouncemeter.knowledge.codes import explain, label
+from bouncemeter.knowledge.reasons import reason_of
+
+from bouncemeter_exporter.counting.facts import Fact, FactKind
+from bouncemeter_exporter.counting.ledger import Ledger
+from bouncemeter_exporter.counting.ordinary import OrdinaryMail
+from bouncemeter_exporter.reporting.records import rfc3339
+
+__all__ = ["MAX_CODES", "CodeRow", "Report", "Summary"]
+
+MAX_CODES = 1000
+"""Different codes that are told apart; what comes after is folded into its class (`5.7.x`)."""
+
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class CodeRow:
+    """One code's counts.
+
+    Attributes:
+        recipients: Recipients that bounced with it: soft at the first deferral, hard at the end.
+        attempts: Attempts that it answered.
+        reasons: The reasons behind it, counted.
+    """
+
+    code: EnhancedCode
+    recipients: int = 0
+    attempts: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+class Report:
+    """Counts entries and facts for a summary."""
+
+    def __init__(self) -> None:
+        self.attempts: Counter[str] = Counter()
+        self.recipients: Counter[str] = Counter()
+        self.bounces: Counter[str] = Counter()
+        self.rejections = 0
+        self.notifications = 0
+        self._codes: dict[str, CodeRow] = {}
+        self._providers: dict[str, Counter[str]] = {}
+        self._reasons: dict[tuple[str, str], Counter[str]] = {}
+        self._first: float | None = None
+        self._last: float | None = None
+
+    def count(self, entry: Entry, facts: Sequence[Fact]) -> None:
+        """Count an entry of a log and the facts that the ledger drew from it."""
+        self._see(entry.time)
+        if not isinstance(entry, Event):
+            return
+        if entry.outcome is Outcome.REJECTED:
+            self.rejections += 1
+            return
+        self.attempts[entry.outcome] += 1
+        if entry.outcome is not Outcome.DELIVERED:
+            self._row(facts[0].event.code if facts else entry.code).attempts += 1
+        for fact in facts:
+            self._fact(fact)
+
+    def count_ordinary(self, mail: OrdinaryMail) -> None:
+        """Count ordinary mail."""
+        self.attempts[Outcome.DELIVERED] += len(mail.deliveries)
+        self.recipients[Outcome.DELIVERED] += len(mail.deliveries)
+        for provider, number in Counter(mail.providers()).items():
+            self._providers.setdefault(provider, Counter())[Outcome.DELIVERED] += number
+        for time in mail.rows.span() or ():
+            self._see(time)
+
+    @property
+    def folds(self) -> bool:
+        """Whether codes may be folded: which of them depends on which came first."""
+        return len(self._codes) >= MAX_CODES
+
+    def merge(self, other: Report) -> None:
+        """Add what another report counted, in which nothing is folded."""
+        self.attempts += other.attempts
+        self.recipients += other.recipients
+        self.bounces += other.bounces
+        self.rejections += other.rejections
+        self.notifications += other.notifications
+        for name, row in other._codes.items():
+            mine = self._codes.setdefault(name, CodeRow(row.code))
+            mine.recipients += row.recipients
+            mine.attempts += row.attempts
+            mine.reasons += row.reasons
+        for provider, counts in other._providers.items():
+            self._providers.setdefault(provider, Counter()).update(counts)
+        for reason, counts in other._reasons.items():
+            self._reasons.setdefault(reason, Counter()).update(counts)
+        self._see(other._first)
+        self._see(other._last)
+
+    def _see(self, time: float | None) -> None:
+        """A time that the logs told."""
+        if time is not None:
+            self._first = time if self._first is None else min(self._first, time)
+            self._last = time if self._last is None else max(self._last, time)
+
+    def _fact(self, fact: Fact) -> None:
+        if fact.kind is FactKind.NOTIFICATION:
+            self.notifications += fact.outcome is not Outcome.DEFERRED
+            return
+        if fact.kind is FactKind.ENDED:
+            self.recipients[fact.outcome] += 1
+        kind = {Outcome.DEFERRED: Kind.SOFT, Outcome.BOUNCED: Kind.HARD}.get(fact.outcome)
+        if kind is not None:
+            self.bounces[kind] += 1
+            row = self._row(fact.event.code)
+            row.recipients += 1
+            reason = reason_of(fact.event) or "other"
+            row.reasons[reason] += 1
+            self._reasons.setdefault((reason, fact.provider), Counter())[kind] += 1
+        column = kind or fact.outcome
+        if column is not Outcome.EXPIRED:
+            self._providers.setdefault(fact.provider, Counter())[column] += 1
+
+    def _row(self, code: EnhancedCode) -> CodeRow:
+        name = str(code)
+        if name not in self._codes and len(self._codes) >= MAX_CODES:
+            name = label(code)[1]
+        return self._codes.setdefault(name, CodeRow(code))
+
+    def codes(self) -> list[Row]:
+        """Codes by number of recipients, most first."""
+        rows = sorted(self._codes.items(), key=lambda item: (-item[1].recipients, -item[1].attempts, item[0]))
+        return [
+            {
+                "code": name,
+                "kind": row.code.kind,
+                "recipients": row.recipients,
+                "attempts": row.attempts,
+                "reason": min(
+                    row.reasons, key=lambda each: (-row.reasons[each], each), default=explain(row.code).reason
+                ),
+                "meaning": explain(row.code).meaning,
+            }
+            for name, row in rows
+        ]
+
+    def providers(self) -> list[Row]:
+        """Providers by number of recipients, most first."""
+        rows = [
+            {"provider": name, "delivered": row["delivered"], "soft": row["soft"], "hard": row["hard"]}
+            for name, row in self._providers.items()
+        ]
+        return sorted(rows, key=lambda row: (-(row["delivered"] + row["soft"] + row["hard"]), row["provider"]))
+
+    def reasons(self) -> list[Row]:
+        """Reasons and who gave them, by number of recipients, most first."""
+        rows = [
+            {"reason": reason, "provider": provider, "soft": row["soft"], "hard": row["hard"]}
+            for (reason, provider), row in self._reasons.items()
+        ]
+        return sorted(rows, key=lambda row: (-(row["soft"] + row["hard"]), row["reason"], row["provider"]))
+
+    def as_json(self, lines: Mapping[str, int], waiting: int) -> Row:
+        """The report as the contract has it.
+
+        Args:
+            lines: Lines by result.
+            waiting: Recipients that wait at the end of the logs.
+        """
+        return {
+            "lines": {"read": sum(lines.values()), **lines},
+            "attempts": {name: self.attempts[name] for name in ("delivered", "deferred", "bounced", "expired")},
+            "recipients": {
+                **{name: self.recipients[name] for name in ("delivered", "bounced", "expired")},
+                "waiting": waiting,
+            },
+            "bounces": {name: self.bounces[name] for name in ("soft", "hard")},
+            "rejections": self.rejections,
+            "notifications": self.notifications,
+            "codes": self.codes(),
+            "reasons": self.reasons(),
+            "providers": self.providers(),
+            "from": rfc3339(self._first),
+            "to": rfc3339(self._last),
+        }
+
+
+class Summary(NamedTuple):
+    """What logs told: what was counted, who waits, and the lines by result."""
+
+    report: Report
+    ledger: Ledger
+    lines: Counter[str]

@@ -1,0 +1,60 @@
+"""A summary of logs, by one core or by several: what `report` prints."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from bouncemeter_exporter.counting.ledger import Ledger
+from bouncemeter_exporter.reporting.logs import Logs
+from bouncemeter_exporter.reporting.progress import progress
+from bouncemeter_exporter.reporting.report import Report, Summary
+
+__all__ = ["summarise"]
+
+MANY_BYTES = 67_108_864
+"""Bytes of logs that are worth starting more processes."""
+
+
+def summarise(logs: Logs, jobs: int | None) -> Summary:
+    """Read logs and summarise them.
+
+    Args:
+        logs: The logs.
+        jobs: How many cores may read; None for all.
+
+    Raises:
+        SourceError: A log cannot be read.
+    """
+    summary = _by_several_cores(logs, jobs) or _by_one_core(logs)
+    summary.ledger.memory.forget_old()
+    return summary
+
+
+def _by_one_core(logs: Logs) -> Summary:
+    found, readers = Summary(Report(), Ledger(), Counter()), {}
+    for log, block in logs.read("Reading"):
+        readers[id(log)] = log
+        found.ledger.count(block, found.report)
+    for log in readers.values():
+        found.lines.update(log.counts)
+    return found
+
+
+def _by_several_cores(logs: Logs, jobs: int | None) -> Summary | None:
+    """The same; None where that is not worth it, or not possible."""
+    cores = jobs or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    files = [path for path in logs.paths if path]
+    size = sum(path.stat().st_size for path in files)
+    if cores == 1 or None in logs.paths or size < MANY_BYTES:
+        return None
+    from bouncemeter_exporter.reporting import parallel  # noqa: PLC0415 - it loads multiprocessing
+
+    cores = min(cores, size // parallel.PIECE)  # a piece is worth a process, less is not
+    pieces = parallel.pieces(files, logs.parser, cores)
+    if len(pieces) < 2:
+        return None
+    try:
+        return parallel.summarise_pieces(pieces, cores, lambda: progress(size, "Reading"))
+    except parallel.DependentPiecesError:
+        return None

@@ -1,0 +1,169 @@
+"""One message's story: its arrival, each attempt with the reply in full, the end, and the messages that it became.
+
+A filter hands a message back under another queue ID, and a failure makes a bounce message: the story follows them, as
+the ledger does, and does not believe a remote server that names a queue ID of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
+from bouncemeter.knowledge.codes import explain
+from bouncemeter.knowledge.reasons import reasons
+
+from bouncemeter_exporter.counting.facts import FactKind
+from bouncemeter_exporter.counting.ledger import Ledger
+from bouncemeter_exporter.reporting.records import record, rfc3339
+
+__all__ = ["MAX_MESSAGES", "Story", "meaning_of", "tell"]
+
+MAX_MESSAGES = 50
+"""Messages that a story may name."""
+
+ROUNDS = 8
+"""How often the logs are read at most, for the queue IDs that the last reading named."""
+
+HANDED_ON = ("before", "handed on")
+NOTIFIED = ("bounced message", "a bounce message")
+"""How two messages hang together: what the first is to the second, and the second to the first."""
+
+_Link = tuple[str, str, tuple[str, str]]
+"""A queue ID, one that came of it, and how."""
+
+Reader = Callable[[frozenset[str]], Iterable[Entry]]
+"""Gives the entries of the logs that have to do with some queue IDs; others may be among them."""
+
+
+@dataclass(slots=True)
+class Story:
+    """What the logs tell of a message.
+
+    Attributes:
+        queue_id: The queue ID that was asked for.
+        entries: Everything about it and about what it came from or became, in the order of the log.
+        names: The queue IDs, each with what it is: `the message`, `a bounce message`, `handed on`, `before`.
+        recipients: What became of each recipient, by queue ID and address.
+    """
+
+    queue_id: str
+    entries: list[Entry] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    recipients: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The story as an object."""
+        return {
+            "queue_id": self.queue_id,
+            "messages": [{"queue_id": name, "what": what} for name, what in self.names.items()],
+            "entries": [_as_json(entry) for entry in self.entries],
+            "recipients": [
+                {"queue_id": queue_id, "recipient": recipient, "outcome": outcome}
+                for (queue_id, recipient), outcome in self.recipients.items()
+            ],
+        }
+
+
+def _as_json(entry: Entry) -> dict[str, Any]:
+    if isinstance(entry, Event):
+        return {**record(entry), "meaning": None if entry.outcome is Outcome.DELIVERED else meaning_of(entry)}
+    return {
+        "time": rfc3339(entry.time),
+        "mta": entry.mta,
+        "host": entry.host,
+        "step": entry.what,
+        "queue_id": entry.queue_id,
+        "sender": entry.sender,
+        "client": entry.peer,
+        "related": entry.related,
+        "recipient": entry.recipient,
+    }
+
+
+def meaning_of(event: Event) -> str:
+    """What the code of a refusal or deferral says; of an expiry, that the server gave up."""
+    return reasons()["expired"].meaning if event.outcome is Outcome.EXPIRED else explain(event.code).meaning
+
+
+def tell(queue_id: str, read: Reader) -> Story | None:
+    """The story of a queue ID; None if the logs tell nothing of it.
+
+    Args:
+        queue_id: As the log writes it.
+        read: Reads the logs; called again for every queue ID that comes to light.
+    """
+    wanted = frozenset({queue_id})
+    entries: list[Entry] = []
+    for _ in range(ROUNDS):
+        found = [entry for entry in read(wanted) if wanted & _names(entry)]
+        entries = [entry for entry in found if entry.queue_id in wanted]
+        more = {name for entry in found for name in _names(entry)} - wanted
+        if not more or len(wanted) + len(more) > MAX_MESSAGES:
+            break
+        wanted |= more
+    if not any(entry.queue_id == queue_id for entry in entries):
+        return None
+    return _told(queue_id, entries)
+
+
+def _names(entry: Entry) -> set[str]:
+    """Every queue ID that an entry names."""
+    other = entry.passed_to if isinstance(entry, Event) else entry.related
+    return {name for name in (entry.queue_id, other) if name}
+
+
+def _told(queue_id: str, entries: list[Entry]) -> Story:
+    """The part of the entries that is of one story."""
+    links: list[_Link] = []
+    ends: dict[tuple[str, str], str] = {}
+    ledger = Ledger()
+    for entry in entries:
+        facts = ledger.facts(entry)
+        if isinstance(entry, Step):
+            if entry.related:
+                noticed = entry.what is StepKind.NOTIFIED
+                links.append(
+                    (entry.queue_id, entry.related, NOTIFIED) if noticed else (entry.related, entry.queue_id, HANDED_ON)
+                )
+            continue
+        name = entry.queue_id or ""
+        if entry.outcome is Outcome.DELIVERED and entry.passed_to and not facts:
+            links.append((name, entry.passed_to, HANDED_ON))
+        _note(ends, name, entry, ended=any(fact.kind is not FactKind.SOFT_BOUNCE for fact in facts))
+    story = Story(queue_id, names=_connected(queue_id, links))
+    story.entries = [entry for entry in entries if entry.queue_id in story.names]
+    story.recipients = {key: outcome for key, outcome in ends.items() if key[0] in story.names}
+    return story
+
+
+def _note(ends: dict[tuple[str, str], str], name: str, event: Event, *, ended: bool) -> None:
+    """Write down what a line says of a recipient, or of all that wait."""
+    if event.outcome is Outcome.REJECTED:
+        return
+    if event.recipient is None:
+        for key, outcome in ends.items():
+            if key[0] == name and outcome == "waiting":
+                ends[key] = event.outcome
+        return
+    key = name, event.recipient
+    if event.outcome is Outcome.DEFERRED:
+        ends.setdefault(key, "waiting")
+    elif ended or ends.get(key, "waiting") == "waiting":
+        ends[key] = event.outcome if ended else "handed on"
+
+
+def _connected(queue_id: str, links: list[_Link]) -> dict[str, str]:
+    """The queue IDs that links lead to, forwards and backwards."""
+    names = {queue_id: "the message"}
+    grown = True
+    while grown:
+        before = len(names)
+        for first, then, (before_it, after_it) in links:
+            if first in names:
+                names.setdefault(then, after_it)
+            elif then in names:
+                names.setdefault(first, before_it)
+        grown = len(names) > before
+    return names

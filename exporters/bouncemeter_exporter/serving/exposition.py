@@ -1,0 +1,103 @@
+"""Metrics as Prometheus reads them: its text format and OpenMetrics, byte by byte as prometheus-client writes them.
+
+prometheus-client makes several objects of each sample; with thousands of series that takes longer than Prometheus
+should wait while lines come in. Here the beginning of a line, which never changes, is made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+from prometheus_client import Metric
+from prometheus_client.samples import Exemplar
+from prometheus_client.utils import floatToGoString
+
+from bouncemeter_exporter.counting.counters import Example, Labels
+
+__all__ = ["Family", "Sample", "exposition"]
+
+
+class Sample(NamedTuple):
+    """One line.
+
+    Attributes:
+        suffix: What follows the family's name.
+        names: The names of the labels.
+        labels: Their values.
+        value: The number.
+        example: A message behind it, if one is known.
+        counted: The example's own number: 1, or the seconds that it took.
+    """
+
+    suffix: str
+    names: tuple[str, ...]
+    labels: Labels
+    value: float
+    example: Example | None = None
+    counted: float = 1.0
+
+
+@dataclass(slots=True)
+class Family:
+    """One metric with all its series.
+
+    Attributes:
+        name: Its name, without the suffix of a counter.
+        kind: `counter`, `gauge` or `histogram`.
+        text: What it counts.
+        names: The names of its labels.
+        samples: Its lines.
+    """
+
+    name: str
+    kind: str
+    text: str
+    names: tuple[str, ...] = ()
+    samples: list[Sample] = field(default_factory=list)
+
+    def add(self, labels: Labels, value: float, example: Example | None = None) -> None:
+        """Add a series."""
+        self.samples.append(Sample("_total" if self.kind == "counter" else "", self.names, labels, value, example))
+
+    def as_metric(self) -> Metric:
+        """The same as an object of prometheus-client."""
+        metric = Metric(self.name, self.text, self.kind)
+        for each in self.samples:
+            example = each.example
+            exemplar = Exemplar({"queue_id": example.queue_id}, each.counted, example.time) if example else None
+            names = dict(zip(each.names, each.labels, strict=True))
+            metric.add_sample(self.name + each.suffix, names, each.value, exemplar=exemplar)
+        return metric
+
+
+def exposition(families: Iterable[Family], *, openmetrics: bool) -> bytes:
+    """Metric families in OpenMetrics, or in Prometheus' text format, which has no examples."""
+    out = []
+    for family in families:
+        name = family.name if openmetrics or family.kind != "counter" else f"{family.name}_total"
+        out.append(f"# HELP {name} {family.text}\n# TYPE {name} {family.kind}\n")
+        for suffix, names, labels, value, example, counted in family.samples:
+            line = f"{_begin(family.name + suffix, names, labels)} {_number(value)}"
+            if example is not None and openmetrics:
+                line += f' # {{queue_id="{example.queue_id}"}} {_number(counted)}'
+                line += f" {example.time}" if example.time is not None else ""
+            out.append(f"{line}\n")
+    return ("".join(out) + ("# EOF\n" if openmetrics else "")).encode("utf-8")
+
+
+_number = lru_cache(maxsize=16_384)(floatToGoString)
+
+
+@lru_cache(maxsize=65_536)
+def _begin(name: str, names: tuple[str, ...], labels: Labels) -> str:
+    """A line up to its number."""
+    pairs = sorted(zip(names, labels, strict=True))
+    said = ",".join(f'{key}="{_escaped(value)}"' for key, value in pairs)
+    return f"{name}{{{said}}}" if said else name
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

@@ -1,0 +1,169 @@
+"""Bytes into lines: any encoding, any length, compressed or not.
+
+A line is what stands before a line feed. Bytes that are not UTF-8 are kept as `\\xNN`, so that one bad byte
+never costs a line. A line longer than `MAX_LINE` is cut there: what matters stands at its beginning.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+__all__ = [
+    "COMPRESSED",
+    "MAX_LINE",
+    "STDIN",
+    "Lines",
+    "SourceError",
+    "one_line",
+    "open_log",
+    "read_errors",
+    "read_text",
+]
+
+MAX_LINE = 65_536
+"""Bytes of a line that are looked at."""
+
+BLOCK = 1_048_576
+"""Bytes that are read at a time: much mail comes and leaves within them."""
+
+STDIN = "-"
+"""The name of standard input."""
+
+COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst"})
+"""Endings of compressed files."""
+
+
+class SourceError(Exception):
+    """A log cannot be read. Its text is a sentence for the user."""
+
+
+class Lines:
+    """Cuts a stream of bytes into whole lines, holding back a last line that has not ended."""
+
+    def __init__(self, *, overlong: bool = False) -> None:
+        self._rest = b""
+        self._overlong = overlong
+
+    def feed(self, block: bytes) -> str:
+        """The lines that a further block of bytes completes, each with a line feed at its end."""
+        ended, line_feed, last = (self._rest + block).rpartition(b"\n")
+        text = self._text(ended) if line_feed else ""
+        if line_feed and self._overlong:
+            text = text.partition("\n")[2]  # after the tail of a line whose beginning was given already
+            self._overlong = False
+        if len(last) > MAX_LINE:
+            if not self._overlong:
+                text += self._line(last)
+            self._overlong, last = True, b""
+        self._rest = last
+        return text
+
+    def end(self) -> str:
+        """The last line, if the stream ended without a line feed."""
+        rest, self._rest = self._rest, b""
+        return self._line(rest) if rest and not self._overlong else ""
+
+    @property
+    def held(self) -> int:
+        """Bytes of the unfinished line."""
+        return len(self._rest)
+
+    @property
+    def overlong(self) -> bool:
+        """Whether what comes next is the tail of a line of which the beginning was given already."""
+        return self._overlong
+
+    def _text(self, ended: bytes) -> str:
+        """Whole lines, all decoded at once; each by itself where one is too long."""
+        if _has_overlong(ended):
+            return "".join(map(self._line, ended.split(b"\n")))
+        if b"\r" in ended:
+            ended = ended.replace(b"\r\n", b"\n").removesuffix(b"\r")
+        return ended.decode("utf-8", "backslashreplace") + "\n"
+
+    @staticmethod
+    def _line(line: bytes) -> str:
+        return line[:MAX_LINE].removesuffix(b"\r").decode("utf-8", "backslashreplace") + "\n"
+
+
+def _has_overlong(lines: bytes) -> bool:
+    """Whether one of some lines is longer than `MAX_LINE`."""
+    start = 0
+    while len(lines) - start > MAX_LINE:
+        end = lines.rfind(b"\n", start, start + MAX_LINE + 1)
+        if end < 0:
+            return True
+        start = end + 1
+    return False
+
+
+def one_line(text: str) -> str:
+    """A message as one line: a line feed in it would begin another."""
+    return text.replace("\n", "\\n") if "\n" in text else text
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a log, through its compression if its name ends in .gz, .bz2, .xz or .zst.
+
+    Raises:
+        SourceError: The file cannot be opened.
+    """
+    try:
+        match path.suffix:
+            case ".gz":
+                return cast("BinaryIO", gzip.open(path))
+            case ".bz2":
+                return cast("BinaryIO", bz2.open(path))
+            case ".xz":
+                return cast("BinaryIO", lzma.open(path))
+            case ".zst":
+                return _open_zstd(path)
+            case _:
+                return path.open("rb")
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _open_zstd(path: Path) -> BinaryIO:
+    try:
+        import zstandard  # noqa: PLC0415 - an extra, and only for such files
+    except ImportError:
+        raise SourceError(f"cannot read {path}: install bouncemeter[zstd] to read .zst files") from None
+    return cast("BinaryIO", zstandard.open(path, "rb"))
+
+
+def read_errors() -> tuple[type[Exception], ...]:
+    """What opening and reading a log raise when it, or its compression, is broken."""
+    zstandard = sys.modules.get("zstandard")
+    more = [zstandard.ZstdError] if zstandard else []
+    return (SourceError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, *more)
+
+
+def read_text(stream: BinaryIO | io.BufferedIOBase, name: str) -> Iterator[tuple[str, int]]:
+    """The lines of a stream up to its end, some at a time, with the number of bytes that they took.
+
+    Args:
+        stream: What to read; bytes are counted after decompression.
+        name: Named in errors.
+
+    Raises:
+        SourceError: The stream broke, or its compression did.
+    """
+    lines = Lines()
+    while True:
+        try:
+            block = stream.read1(BLOCK) if hasattr(stream, "read1") else stream.read(BLOCK)
+        except read_errors() as error:
+            raise SourceError(f"cannot read on in {name}: {error}") from error
+        if not block:
+            yield lines.end(), 0
+            return
+        yield lines.feed(block), len(block)

@@ -1,0 +1,49 @@
+"""Which kind of source a name means: the one place that knows all kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bouncemeter.plugin import Parser
+
+from bouncemeter_exporter.sources.files import FollowedFiles
+from bouncemeter_exporter.sources.journal import PREFIX, Journal
+from bouncemeter_exporter.sources.lines import STDIN
+from bouncemeter_exporter.sources.source import LineCounts, Positions, Source
+from bouncemeter_exporter.sources.stream import Fifo, StandardInput
+from bouncemeter_exporter.sources.syslog import SCHEMES, syslog_source
+
+__all__ = ["open_source"]
+
+
+def open_source(
+    name: str,
+    *,
+    parser: Parser | None,
+    from_start: bool,
+    say: Callable[[str], None],
+    positions: Positions,
+    lines: LineCounts,
+) -> Source:
+    """Open a source.
+
+    Args:
+        name: As the user wrote it: `-`, `journal:...`, `udp:...`, a FIFO, a file, a directory or a pattern.
+        parser: Its format; None if that is to be detected.
+        from_start: Read what is there at the first start too.
+        say: Called with a sentence that the user should know.
+        positions: Where a former run stopped.
+        lines: The lines that former runs read.
+
+    Raises:
+        SourceError: There is no such source, or it cannot be read.
+        ValueError: An address to listen on is none.
+    """
+    if name == STDIN:
+        return StandardInput(name, parser, lines, say)
+    if name.startswith(SCHEMES):
+        return syslog_source(name, parser, lines)
+    if Fifo.is_at(name):
+        return Fifo(name, parser, lines)
+    kind = Journal if name.startswith(PREFIX) else FollowedFiles
+    return kind(name, parser=parser, from_start=from_start, say=say, positions=positions, lines=lines)

@@ -1,0 +1,1 @@
+"""What is known of codes, reasons, providers and blocklists: tables, and how to look things up in them."""

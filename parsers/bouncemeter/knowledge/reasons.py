@@ -1,0 +1,236 @@
+"""Why mail is refused: a small closed vocabulary, told from who refused, the code and the text, in order of trust.
+
+The provider's own code says it best; then an enhanced status code that means one thing; then the words of the reply;
+then what the code means as a rule, then the bare reply code. Tables: `reasons.toml` (the vocabulary),
+`provider_codes.toml`, `phrases.toml`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+
+from bouncemeter.event import EnhancedCode, Event, Outcome
+from bouncemeter.knowledge.codes import explain
+from bouncemeter.knowledge.phrases import MAX_TEXT, Phrases, Said
+from bouncemeter.knowledge.providers import OTHER, provider_by_words, provider_of
+from bouncemeter.tables import table
+
+__all__ = [
+    "Finding",
+    "ProviderCode",
+    "Reason",
+    "find_reason",
+    "reason_of",
+    "reasons",
+    "said",
+    "todo",
+    "why_of",
+    "words_of",
+]
+
+UNKNOWN = "other"
+
+OURSELVES = ""
+"""Instead of a provider: our own server refused, and no provider's codes apply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A word of the vocabulary.
+
+    Attributes:
+        name: The word.
+        meaning: What it means.
+        kind: `soft`, `hard` or `either`, as a rule.
+        todo: What to do.
+    """
+
+    name: str
+    meaning: str
+    kind: str
+    todo: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderCode:
+    """What one provider means by a code of its own.
+
+    Attributes:
+        provider: Who says it.
+        reason: The reason behind it.
+        meaning: What it means there.
+        todo: What to do about it; None for what one does in general.
+        vague: The provider uses it for several things: the text may say more.
+        source: Where the provider says so.
+    """
+
+    provider: str
+    reason: str
+    meaning: str
+    todo: str | None
+    vague: bool
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A reason, and how it was found.
+
+    Attributes:
+        reason: The word of the vocabulary.
+        provider: Who refused, as far as that is known.
+        basis: What told it: `provider code`, `enhanced code`, `text`, `reply code`, `outcome` or `nothing`.
+        provider_code: The provider's own code that told it, or that stands beside what the text told.
+        source: Whose words or document that is; None if there is none.
+    """
+
+    reason: str
+    provider: str
+    basis: str
+    provider_code: ProviderCode | None = None
+    source: str | None = None
+
+
+@cache
+def reasons() -> dict[str, Reason]:
+    """Every word of the vocabulary."""
+    return {name: Reason(name, **entry) for name, entry in table("knowledge/reasons")["reasons"].items()}
+
+
+@cache
+def _certain() -> frozenset[EnhancedCode]:
+    """The enhanced codes that mean one thing, whoever uses them."""
+    return frozenset(code for text in table("knowledge/reasons")["certain"]["codes"] for code in _range(text))
+
+
+@cache
+def _reply_codes() -> dict[int, str]:
+    """The reason that a bare reply code supports, if any."""
+    return {int(digits): reason for digits, reason in table("knowledge/reasons")["replies"].items()}
+
+
+def _range(text: str) -> Iterator[EnhancedCode]:
+    """The codes of `5.7.1` or `5.7.606-649`."""
+    first, _, last = text.partition("-")
+    begin = EnhancedCode.parse(first)
+    for detail in range(begin.detail, int(last or begin.detail) + 1):
+        yield EnhancedCode(begin.digit, begin.subject, detail)
+
+
+@cache
+def _provider_codes() -> tuple[dict[tuple[str, EnhancedCode], ProviderCode], Phrases[ProviderCode]]:
+    """The providers' own codes: by enhanced code, and by words."""
+    by_code: dict[tuple[str, EnhancedCode], ProviderCode] = {}
+    by_words: list[tuple[str, ProviderCode]] = []
+    # A code of its own row comes before a range that holds it.
+    rows = sorted(
+        table("knowledge/provider_codes")["codes"], key=lambda row: any("-" in code for code in row.get("codes", ()))
+    )
+    for row in rows:
+        told = ProviderCode(
+            row["provider"], row["reason"], row["meaning"], row.get("todo"), row.get("vague", False), row["source"]
+        )
+        for text in row.get("codes", ()):
+            for code in _range(text):
+                by_code.setdefault((told.provider, code), told)
+        by_words += [(words, told) for words in row.get("words", ())]
+    return by_code, Phrases(by_words)
+
+
+@cache
+def _phrases() -> Phrases[tuple[str, str]]:
+    """What servers say: the reason behind it, and whose words they are."""
+    rows = table("knowledge/phrases")["phrases"]
+    return Phrases((text, (row["reason"], row["source"])) for row in rows for text in row["texts"])
+
+
+def said(text: str | None, reply_code: int | None) -> Said:
+    """The words of the reply itself, without what our own server wrote before it."""
+    text = text or ""
+    if reply_code is not None:
+        starts = [start for mark in " -" if (start := text.find(f"{reply_code}{mark}")) >= 0]
+        text = text[min(starts, default=0) :]
+    return _said(text[:MAX_TEXT])
+
+
+_said = lru_cache(maxsize=64)(Said)
+"""The same reply is looked at for its reason and for the blocklists that it names."""
+
+
+def words_of(event: Event) -> str | None:
+    """What was said, without the recipient's address: the words of a reply do not depend on it, and the same words come
+    again and again."""
+    text, recipient = event.text, event.recipient
+    if not text or not recipient or len(text) > MAX_TEXT or not _PLAIN_ADDRESS.fullmatch(recipient):
+        return text
+    return text.replace(f"<{recipient}>", "<>")
+
+
+_PLAIN_ADDRESS = re.compile(r"[^<>\s]{1,320}")
+
+
+def reason_of(event: Event) -> str | None:
+    """The reason of a refusal or deferral; None for a delivery."""
+    found = why_of(event)
+    return found.reason if found is not None else None
+
+
+def why_of(event: Event) -> Finding | None:
+    """The reason of a refusal or deferral, and how it was found; None for a delivery."""
+    if event.outcome is Outcome.DELIVERED:
+        return None
+    if event.outcome is Outcome.REJECTED:
+        return find_reason(event.code, event.reply_code, words_of(event), OURSELVES)
+    provider = provider_of(event.relay, event.recipient)
+    if event.outcome is Outcome.EXPIRED:
+        return Finding("expired", provider, "outcome")
+    return find_reason(event.code, event.reply_code, words_of(event), provider)
+
+
+def todo(found: Finding) -> str:
+    """What to do about a reason: what the provider asks for, else what one does in general."""
+    own = found.provider_code
+    return own.todo if own is not None and own.todo and own.reason == found.reason else reasons()[found.reason].todo
+
+
+@lru_cache(maxsize=2048)
+def find_reason(code: EnhancedCode, reply_code: int | None, text: str | None, provider: str = OTHER) -> Finding:
+    """The reason behind a reply, and how it was found.
+
+    Args:
+        code: The enhanced code, or the undefined one of its class.
+        reply_code: The three digits of the reply, if there was one.
+        text: The reply or error as logged. Anyone may have written it; its length does not matter.
+        provider: Who refused. If that is unknown, signs in the text may tell, for the reason alone.
+    """
+    found = next(_findings(code, reply_code, said(text, reply_code), provider))
+    return replace(found, provider=OTHER) if provider == OURSELVES else found
+
+
+def _findings(code: EnhancedCode, reply_code: int | None, words: Said, provider: str) -> Iterator[Finding]:
+    """What can be told of a reply, the most trusted first."""
+    by_code, by_words = _provider_codes()
+    if provider == OTHER:
+        provider = provider_by_words(words)
+    for own in by_words.all(words):
+        if provider in (own.provider, OTHER):
+            yield Finding(own.reason, own.provider, "provider code", own, own.source)
+    own_code = by_code.get((provider, code))
+    if own_code is not None and not own_code.vague:
+        yield Finding(own_code.reason, provider, "provider code", own_code, own_code.source)
+    usual = explain(code)
+    # A 552 says that there is no room, whatever an address code beside it says.
+    if own_code is None and code in _certain() and not (reply_code == 552 and code.subject == 1):
+        yield Finding(usual.reason, provider, "enhanced code", None, usual.reference)
+    if (told := _phrases().first(words)) is not None:
+        yield Finding(told[0], provider, "text", own_code, told[1])
+    if own_code is not None:
+        yield Finding(own_code.reason, provider, "provider code", own_code, own_code.source)
+    if usual.reason != UNKNOWN:
+        yield Finding(usual.reason, provider, "enhanced code", None, usual.reference)
+    if (by_reply := _reply_codes().get(reply_code or 0)) is not None:
+        yield Finding(by_reply, provider, "reply code", None, "RFC 5321")
+    yield Finding(UNKNOWN, provider, "nothing")

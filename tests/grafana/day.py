@@ -1,0 +1,316 @@
+"""A day of mail as Prometheus would have seen it: lines of a log, counted by the exporter's own code minute by minute,
+written into a real Prometheus' storage together with what the rules make of it.
+
+`make demo` makes a day with incidents and serves it, to look at the dashboards with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from operator import itemgetter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
+from unittest import mock
+
+from bouncemeter_exporter.counting.counters import Counters, Labels, Numbers
+from bouncemeter_exporter.counting.ledger import Ledger
+from bouncemeter_exporter.grafana.rules import as_prometheus, rules
+from bouncemeter_exporter.serving.metrics import MailCollector, take_snapshot
+from bouncemeter_exporter.sources.log import LogReader
+from bouncemeter_exporter.sources.source import Source
+
+from tests.bench.traffic import Recipient, attempts, traffic
+from tests.servers.exporter import Exporter
+from tests.servers.prometheus import Prometheus
+
+HOUR, DAY, WEEK = 3600, 86400, 604800
+INSTANCE, SOURCE = "mx1.example.org:19525", "/var/log/mail.log"
+
+Reply = tuple[str, str]
+"""An enhanced code and the words that come with it."""
+
+UNKNOWN = ("5.1.1", "550-5.1.1 The email account that you tried to reach does not exist. Please try double-checking it")
+FULL = ("4.2.2", "452 4.2.2 The recipient's inbox is out of storage space.")
+GREYLISTED = ("4.7.1", "450 4.7.1 <{to}>: Recipient address rejected: Greylisted, see http://postgrey.example/help")
+SILENT = ("4.4.1", "")
+UNAUTHENTICATED = ("5.7.26", "550-5.7.26 This mail has been blocked because the sender is unauthenticated.")
+LISTED = (
+    "5.7.1",
+    "550 5.7.1 Service unavailable, Client host [192.0.2.1] blocked using Spamhaus; see https://www.spamhaus.org/query/",
+)
+LIMITED = ("4.7.28", "421-4.7.28 Gmail has detected an unusual rate of unsolicited mail originating from your IP.")
+UNEXPECTED = ("4.7.0", "421 4.7.0 [TSS04] Messages from 192.0.2.1 temporarily deferred due to unexpected volume")
+DENIED = ("5.4.1", "550 5.4.1 Recipient address rejected: Access denied. [AM7EUR03FT.prod.protection.outlook.com]")
+BUSY = ("4.3.2", "451 4.3.2 Please try again later")
+
+
+class Destination(NamedTuple):
+    """Where mail goes, and what usually becomes of it there.
+
+    Attributes:
+        domain: Of the addresses.
+        relay: Name and address of the server.
+        weight: How much of the mail.
+        refused, deferred: Shares of recipients.
+        hard, soft: The answers, each as likely as the others.
+    """
+
+    domain: str
+    relay: str
+    weight: float
+    refused: float
+    deferred: float
+    hard: Sequence[Reply]
+    soft: Sequence[Reply]
+
+
+DESTINATIONS = [
+    Destination(
+        "gmail.com",
+        "gmail-smtp-in.l.google.com[142.250.102.26]",
+        38,
+        0.009,
+        0.015,
+        [UNKNOWN] * 29 + [UNAUTHENTICATED],
+        [FULL, FULL, LIMITED],
+    ),
+    Destination(
+        "outlook.com",
+        "outlook-com.olc.protection.outlook.com[52.101.8.42]",
+        22,
+        0.01,
+        0.02,
+        [UNKNOWN] * 20 + [DENIED] * 9 + [LISTED],
+        [BUSY, FULL],
+    ),
+    Destination("yahoo.com", "mta5.am0.yahoodns.net[67.195.228.94]", 9, 0.012, 0.04, [UNKNOWN], [UNEXPECTED, FULL]),
+    Destination("icloud.com", "mx01.mail.icloud.com[17.57.155.25]", 6, 0.006, 0.01, [UNKNOWN], [FULL]),
+    Destination("gmx.de", "mx00.gmx.net[212.227.15.10]", 6, 0.008, 0.02, [UNKNOWN], [FULL, BUSY]),
+    Destination(
+        "customer.example",
+        "mx.customer.example[198.51.100.7]",
+        12,
+        0.015,
+        0.12,
+        [UNKNOWN] * 9 + [("5.2.2", "552 5.2.2 <{to}>: mailbox full")],
+        [GREYLISTED, GREYLISTED, SILENT],
+    ),
+    Destination("school.example", "mail.school.example[203.0.113.9]", 7, 0.012, 0.15, [UNKNOWN], [GREYLISTED]),
+]
+
+
+class Incident(NamedTuple):
+    """Something goes wrong: one destination answers otherwise for a while.
+
+    Attributes:
+        begin, end: From when to when, in seconds since the epoch.
+        domain: Who answers so.
+        share: How much of its mail.
+        reply: The answer, a refusal for good or for now.
+    """
+
+    begin: float
+    end: float
+    domain: str
+    share: float
+    reply: Reply
+
+
+class World:
+    """The mail of one server, a Postfix.
+
+    Args:
+        hourly: Messages an hour at the height of the day; a tenth at night.
+        incidents: What goes wrong.
+        height: When the height of a day is, in seconds since the epoch.
+    """
+
+    def __init__(self, hourly: float, incidents: Sequence[Incident] = (), height: float = 13 * HOUR) -> None:
+        self.hourly, self.incidents, self.height = hourly, incidents, height
+
+    def pause(self, now: float) -> float:
+        """Seconds between two messages, on average."""
+        hours = ((now - self.height) / HOUR + 12) % 24 - 12
+        sun = 0.1 + 0.9 * max(0.0, math.cos(math.pi * hours / 16))
+        return HOUR / (self.hourly * sun)
+
+    def fate(self, chance: random.Random, now: float) -> Recipient:
+        """Who gets mail that comes now, and what becomes of it."""
+        (there,) = chance.choices(DESTINATIONS, [each.weight for each in DESTINATIONS])
+        end, deferrals = "sent", 0
+        drawn = chance.random()
+        if drawn < there.refused:
+            end = "bounced"
+        elif drawn < there.refused + there.deferred:
+            deferrals = chance.choice((1, 1, 1, 2, 3))
+        hard, soft = chance.choice(there.hard), chance.choice(there.soft)
+        for each in self.incidents:
+            if each.begin <= now < each.end and each.domain == there.domain and chance.random() < each.share:
+                if each.reply[0][0] == "5":
+                    end, deferrals, hard = "bounced", 0, each.reply
+                else:
+                    deferrals, soft = max(1, math.ceil(math.log2((each.end - now) / 600 + 1))), each.reply
+        to = f"user{chance.randrange(100000)}@{there.domain}"
+        return Recipient(to, there.relay, end, attempts(chance, now, deferrals), soft, hard)
+
+
+class Replay:
+    """Counts the lines of a log as they come, and keeps what a scrape each minute shows.
+
+    Args:
+        log: Where the lines are written.
+        world: Whose mail it is.
+    """
+
+    def __init__(self, log: Path, world: World) -> None:
+        self.world, self._log = world, log
+        self._reader = LogReader("day")
+        self._counters, self._ledger = Counters(), Ledger()
+        self._counters.announce("postfix")
+        self._source = SimpleNamespace(name=SOURCE, offset=0, size=0, up=True, dropped=0)
+        self._collector = MailCollector(self._shown, cast("list[Source]", [self._source]), lambda: True)
+        self._seed = 0
+
+    def run(self, begin: int, end: int) -> Iterator[tuple[str, float, int]]:
+        """The series, values and times of all scrapes of a time; what was on its way at its end is forgotten."""
+        self._seed += 1
+        lines = traffic("postfix", self.world.pause, self._seed, self.world.fate, begin)
+        moment, line = next(lines)
+        for scrape in range(begin, end, 60):
+            due = []
+            while moment < scrape:
+                due.append(f"{datetime.fromtimestamp(moment, UTC).isoformat(timespec='milliseconds')} {line}")
+                moment, line = next(lines)
+            text = "".join(f"{each}\n" for each in due)
+            self._ledger.count(self._reader.read(text), self._counters)
+            with self._log.open("a") as file:
+                self._source.size += file.write(text)
+            self._source.offset = self._source.size
+            with mock.patch("time.time", return_value=float(scrape)):
+                for family in self._collector.collect():
+                    for sample in family.samples:
+                        yield series(sample.name, sample.labels), sample.value, scrape
+            yield series("up", {}), 1.0, scrape
+
+    def _shown(self) -> Any:
+        name = self._source.name
+        counts = self._reader.counts
+        lines: dict[Labels, float] = {(name, "postfix", result): number for result, number in counts.items()}
+        numbers: Numbers = {**self._counters.numbers(), "lines": lines, "dropped": {}}
+        return take_snapshot(self._counters, self._ledger.memory, cast("list[Source]", [self._source]), numbers)
+
+
+def series(name: str, labels: dict[str, str]) -> str:
+    """A series as Prometheus would name it that scraped it."""
+    chosen = {"job": "bouncemeter", "instance": INSTANCE, **labels}
+    written = ",".join(f'{label}="{value}"' for label, value in chosen.items())
+    return f"{name}{{{written}}}"
+
+
+def store(base: Path, samples: Iterable[tuple[str, float, float]]) -> None:
+    """Write samples into the storage of a Prometheus that does not run."""
+    with tempfile.NamedTemporaryFile("w", dir=base, suffix=".om") as file:
+        file.writelines(f"{name} {value} {moment}\n" for name, value, moment in samples)
+        file.write("# EOF\n")
+        file.flush()
+        command = ["promtool", "tsdb", "create-blocks-from", "--quiet", "openmetrics", file.name, str(base / "data")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def evaluate(base: Path, begin: int, end: int, step: int = 30) -> None:
+    """Write down what the rules make of what is stored, as if they had been evaluated all the time: recording rules
+    after those that they use, then `ALERTS`."""
+    waiting, names = rules({}), [each["record"] for each in rules({}) if "record" in each]
+    while waiting:
+        ready = [each for each in waiting if not any(name in each["expr"] for name in names)]
+        waiting = [each for each in waiting if each not in ready]
+        names = [each["record"] for each in waiting if "record" in each]
+        with Prometheus(base, 1) as prometheus:
+            found = [sample for each in ready for sample in _evaluated(prometheus, each, begin, end, step)]
+        if found:
+            store(base, sorted(found, key=itemgetter(2)))
+
+
+def _evaluated(
+    prometheus: Prometheus, rule: dict[str, Any], begin: int, end: int, step: int
+) -> Iterator[tuple[str, float, float]]:
+    answer = prometheus.ask("query_range", query=rule["expr"], start=str(begin), end=str(end), step=str(step))
+    for each in answer["result"]:
+        labels = {name: value for name, value in each["metric"].items() if name != "__name__"}
+        if "record" in rule:
+            yield from ((series(rule["record"], labels), float(value), moment) for moment, value in each["values"])
+            continue
+        name = series("ALERTS", labels | rule["labels"] | {"alertname": rule["alert"], "alertstate": "firing"})
+        (minutes,) = re.findall(r"\d+", rule["for"])
+        since = before = -math.inf
+        for moment, _ in each["values"]:
+            since, before = (moment if moment - before > step else since), moment
+            if moment - since >= 60 * int(minutes):
+                yield name, 1.0, moment
+
+
+def incidents(now: int) -> list[Incident]:
+    """A bad afternoon: Yahoo limits, then DKIM breaks and Google refuses, then the address gets onto a blocklist."""
+    return [
+        Incident(now - 2.5 * HOUR, now + 2 * HOUR, "yahoo.com", 0.85, UNEXPECTED),
+        Incident(now - 1.2 * HOUR, now + HOUR, "gmail.com", 0.35, UNAUTHENTICATED),
+        Incident(now - 0.8 * HOUR, now - 0.3 * HOUR, "outlook.com", 0.1, LISTED),
+    ]
+
+
+@contextlib.contextmanager
+def served(base: Path, world: World, now: int, hours: int = 30, before: int = 0) -> Iterator[Prometheus]:
+    """A Prometheus that knows hours of mail up to now, and scrapes an exporter that has read the same log.
+
+    Args:
+        base: An empty folder.
+        world: Whose mail it is.
+        now: The present, in seconds since the epoch.
+        hours: How many hours it knows.
+        before: How many hours of a week ago it knows.
+    """
+    replay = Replay(base / "mail.log", world)
+    if before:
+        store(base, replay.run(now - WEEK - before * HOUR, now - WEEK + HOUR))
+    store(base, replay.run(now - hours * HOUR, now))
+    if before:
+        evaluate(base, now - WEEK - before * HOUR, now - WEEK + HOUR)
+    evaluate(base, now - hours * HOUR, now)
+    (base / "bouncemeter.rules.yml").write_text(as_prometheus(rules({})))
+    with Exporter("--from-start", base / "mail.log") as exporter:
+        more = (
+            f"        labels: {{instance: '{INSTANCE}'}}\n"
+            "    metric_relabel_configs:\n"
+            f"      - {{source_labels: [source], regex: .+, target_label: source, replacement: {SOURCE}}}\n"
+            "rule_files: [bouncemeter.rules.yml]\n"
+        )
+        with Prometheus(base, exporter.port, "15s", more) as prometheus:
+            yield prometheus
+
+
+def main() -> None:
+    """Make a day with incidents, and serve it until somebody stops it."""
+    base = Path(sys.argv[1] if sys.argv[1:] else tempfile.mkdtemp(prefix="bouncemeter-day-"))
+    base.mkdir(parents=True, exist_ok=True)
+    print(f"Making a day of mail in {base} (about a minute) ...", flush=True)
+    now = int(time.time()) // 60 * 60
+    with served(base, World(3000, incidents(now), height=now - 3 * HOUR), now, before=9) as prometheus:
+        print(f"Prometheus is at http://127.0.0.1:{prometheus.port}; stop it with Control-C", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(60)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""From a refused message to whoever is woken: real Postfix, Prometheus and Alertmanager."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+from bouncemeter_exporter.counting.counters import CLASSES
+from bouncemeter_exporter.grafana.rules import as_prometheus, rules
+
+from tests.servers.alertmanager import Alertmanager
+from tests.servers.available import need
+from tests.servers.exporter import Exporter
+from tests.servers.net import wait_until
+from tests.servers.postfix import Postfix
+from tests.servers.prometheus import Prometheus
+from tests.servers.smtp import FateServer
+
+FLOOD = "MailPolicyBounceFlood"
+
+
+def history(base: Path, port: int) -> None:
+    """Let Prometheus know this exporter for two hours in which nothing bounced: a flood is compared with them."""
+    end = int(time.time())
+    ours = f'job="bouncemeter",instance="127.0.0.1:{port}",mta="postfix"'
+    names = [f'class:mail_bounces:increase10m{{{ours},class="{name}"}}' for _, name in CLASSES]
+    lines = ["# TYPE class:mail_bounces:increase10m gauge"]
+    lines += [f"{name} 0 {moment}" for name in names for moment in range(end - 7200, end - 60, 60)]
+    (base / "history.om").write_text("\n".join([*lines, "# EOF\n"]))
+    subprocess.run(
+        ["promtool", "tsdb", "create-blocks-from", "openmetrics", base / "history.om", base / "data"],
+        check=True,
+        capture_output=True,
+    )
+
+
+def test_a_flood_of_refusals_reaches_whoever_is_on_call(server_dir: Path) -> None:
+    need("postfix")
+    need("prometheus")
+    need("alertmanager")
+    # As exported, but evaluated more often, so that the test is short.
+    text = as_prometheus(rules({})).replace('interval: "30s"', 'interval: "1s"').replace('for: "1m"', 'for: "2s"')
+    (server_dir / "bouncemeter.rules.yml").write_text(text)
+    with FateServer() as server, Postfix(server_dir, server.port) as postfix, Alertmanager(server_dir) as alertmanager:
+        postfix.send("sender@src.test", ["ok-0@dest.test"])
+        more = (
+            "rule_files: [bouncemeter.rules.yml]\n"
+            f"alerting: {{alertmanagers: [{{static_configs: [{{targets: ['127.0.0.1:{alertmanager.port}']}}]}}]}}\n"
+        )
+        with Exporter("--from-start", postfix.log) as exporter:
+            history(server_dir, exporter.port)
+            with Prometheus(server_dir, exporter.port, more=more) as prometheus:
+                prometheus.wait_for_value('mail_bounces_by_class_total{class="5.7"}', 0)
+                for number in range(10):
+                    postfix.send("sender@src.test", [f"ok-{number}@dest.test", f"unknown-{number}@dest.test"])
+                time.sleep(8)
+                assert not [each for each in alertmanager.received if "Policy" in each["labels"]["alertname"]]
+                for number in range(60):
+                    postfix.send("sender@src.test", [f"blocked-{number}@dest.test"])
+                    time.sleep(0.2)
+
+                def told() -> bool:
+                    return any(each["labels"]["alertname"] == FLOOD for each in alertmanager.received)
+
+                wait_until(told, 60, f"nobody was told: {alertmanager.received}")
+    (alert, *_) = (each for each in alertmanager.received if each["labels"]["alertname"] == FLOOD)
+    assert alert["status"] == "firing"
+    assert alert["labels"]["severity"] == "critical"
+    assert alert["labels"]["class"] == "5.7"
+    assert "recipients refused with 5.7.x in ten minutes" in alert["annotations"]["summary"]
+    assert alert["annotations"]["runbook_url"].endswith(f"#{FLOOD.lower()}")

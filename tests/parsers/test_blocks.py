@@ -1,0 +1,158 @@
+"""A block of lines tells what its lines tell one by one, and ordinary mail is counted as the ledger would count it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+
+import pytest
+from bouncemeter.blocks import Block, read_lines
+from bouncemeter.event import Entry
+from bouncemeter.plugin import BlockReader, parser
+from bouncemeter_exporter.counting.counters import Counters
+from bouncemeter_exporter.counting.facts import Counts, Fact
+from bouncemeter_exporter.counting.ledger import Ledger
+from bouncemeter_exporter.counting.memory import MAX_AGE
+from bouncemeter_exporter.counting.ordinary import OrdinaryMail
+from bouncemeter_exporter.reporting.report import Report
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.bench.traffic import START, traffic
+from tests.parsers.test_lowering import lines, mutated
+
+CLOCK = 1_796_000_000.0
+MTAS = ("postfix", "exim")
+
+
+def reader(mta: str) -> BlockReader:
+    found = parser(mta).reader(lambda: CLOCK)
+    assert isinstance(found, BlockReader)
+    return found
+
+
+def one_by_one(mta: str, text: Iterable[str]) -> Block:
+    return read_lines(text, parser(mta).reader(lambda: CLOCK))
+
+
+def pieces(text: list[str], chance: random.Random, size: int) -> Iterator[list[str]]:
+    place = 0
+    while place < len(text):
+        end = place + chance.randint(1, size)
+        yield text[place:end]
+        place = end
+
+
+def joined(text: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in text)
+
+
+def same_entries(mta: str, text: list[str]) -> None:
+    alone, together = one_by_one(mta, text), reader(mta).block(joined(text))
+    assert list(together) == alone.entries
+    assert (together.events, together.other, together.unparsed) == (alone.events, alone.other, alone.unparsed)
+
+
+class Both:
+    """Counts for several, and how many recipients were counted without an entry."""
+
+    def __init__(self, *counts: Counts) -> None:
+        self.counts, self.ordinary = counts, 0
+
+    def count(self, entry: Entry, facts: Sequence[Fact]) -> None:
+        for each in self.counts:
+            each.count(entry, facts)
+
+    def count_ordinary(self, mail: OrdinaryMail) -> None:
+        self.ordinary += len(mail.deliveries)
+        for each in self.counts:
+            each.count_ordinary(mail)
+
+
+def same_numbers(
+    mta: str, text: list[str], chance: random.Random, size: int, *, late: bool = True, max_age: float = MAX_AGE
+) -> int:
+    """Compare what is counted, and how many messages are remembered unless lines are too late for that; how many
+    recipients were counted without an entry."""
+    alone, together = [(Counters(), Report(), Ledger(max_age)) for _ in range(2)]
+    both = Both(*together[:2])
+    read = reader(mta)
+    for entry in one_by_one(mta, text).entries:
+        facts = alone[2].facts(entry)
+        for each in alone[:2]:
+            each.count(entry, facts)
+    for piece in pieces(text, chance, size):
+        together[2].count(read.block(joined(piece)), both)
+    for name, numbers in alone[0].numbers().items():
+        if name.startswith("delay") and not late:  # a message that came at no time, such as 31 November, has none
+            continue
+        assert dict(together[0].numbers()[name]) == pytest.approx(dict(numbers)), name
+    for ledger in (alone[2], together[2]):
+        ledger.memory.forget_old()
+    assert together[2].memory.waiting == alone[2].memory.waiting
+    assert len(together[2].memory) == len(alone[2].memory) or not late
+    counts = {"event": 0, "other": 0, "unparsed": 0}
+    assert together[1].as_json(counts, 0) == alone[1].as_json(counts, 0)
+    return both.ordinary
+
+
+@pytest.mark.parametrize("mta", MTAS)
+def test_fixtures_tell_the_same_in_a_block(mta: str) -> None:
+    same_entries(mta, lines(mta))
+
+
+@pytest.mark.parametrize("mta", MTAS)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**64))
+def test_mutated_lines_tell_the_same_in_a_block(mta: str, seed: int) -> None:
+    chance = random.Random(seed)
+    known = [*lines(mta), *day(mta, 300, seed % 20)]
+    text = [
+        mutated(line, known, chance).replace("\n", "\\n") if chance.random() < 0.5 else line
+        for line in chance.choices(known, k=60)
+    ]
+    same_entries(mta, text)
+    # Stamps that jump are minutes late, or days: what is too old depends on when it is looked for.
+    same_numbers(mta, text, chance, 60, late=False, max_age=1e12)
+
+
+def day(mta: str, number: int, seed: int, pause: float = 0.5) -> list[str]:
+    """Lines of traffic, from two servers where the format tells hosts; so many seconds lie between two messages."""
+    stamp = {"postfix": "%b %e %H:%M:%S", "exim": "%Y-%m-%d %H:%M:%S"}[mta]
+    found = []
+    for moment, line in traffic(mta, lambda _: pause, seed):
+        said = (START + timedelta(seconds=moment)).strftime(stamp)
+        found.append(f"{said} {line.replace('mx1', f'mx{seed % 2}')}")
+        if len(found) == number:
+            return found
+    raise AssertionError
+
+
+@pytest.mark.parametrize("mta", MTAS)
+@pytest.mark.parametrize(("seed", "size"), [(1, 20_000), (2, 3000), (3, 400), (4, 60), (5, 1)])
+def test_a_day_of_mail_is_counted_the_same(mta: str, seed: int, size: int) -> None:
+    chance = random.Random(seed)
+    both = [*day(mta, 10_000, seed), *day(mta, 10_000, seed + 100)]
+    if seed > 2:  # so that messages of two servers, and of one queue ID, are mixed
+        both = sorted([*both, *day(mta, 10_000, seed)], key=lambda line: line[:15] if mta == "postfix" else line[:19])
+    passed = same_numbers(mta, both, chance, size)
+    assert passed > 2500 or size < 3000
+
+
+@pytest.mark.parametrize("mta", MTAS)
+@pytest.mark.parametrize("seed", range(8))
+def test_mail_out_of_order_is_counted_the_same(mta: str, seed: int) -> None:
+    """Lines that stand some places too early or too late, doubled, or lost."""
+    chance = random.Random(seed)
+    places = []
+    for place, line in enumerate(day(mta, 4000, seed)):
+        times = chance.choices((0, 1, 2), (1, 50, 1))[0]
+        places += [(place + chance.choice((0, 0, 0, 1, 5, 40)), line) for _ in range(times)]
+    same_numbers(mta, [line for _, line in sorted(places)], chance, chance.choice((50, 500, 5000)))
+
+
+@pytest.mark.parametrize("mta", MTAS)
+def test_half_a_year_within_a_block_is_counted_the_same(mta: str) -> None:
+    """What is forgotten because of its age is forgotten in time, and not before."""
+    assert same_numbers(mta, day(mta, 4000, 7, pause=25_000.0), random.Random(1), 4000) > 300

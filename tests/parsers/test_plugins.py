@@ -1,0 +1,79 @@
+"""Log formats are plugins, the built-in ones like any other."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+from bouncemeter.plugin import GROUP, Parser, ParserNotFoundError, detect, parser, parsers
+
+from tests.conftest import LOGS, ROOT
+
+PLUGIN = ROOT / "tests" / "plugin"
+
+
+def test_the_built_in_parsers_register_as_any_other() -> None:
+    assert {entry.name for entry in entry_points(group=GROUP)} >= {"postfix", "exim", "exchange"}
+    assert all(isinstance(each, Parser) for each in parsers().values())
+
+
+def test_an_unknown_format_is_named_with_those_there_are() -> None:
+    with pytest.raises(ParserNotFoundError, match="no log format 'sendmail'; installed: exchange, exim, postfix"):
+        parser("sendmail")
+
+
+@pytest.mark.parametrize("log", sorted(each for each in LOGS.glob("*/*") if each.suffix.lower() == ".log"), ids=str)
+def test_the_format_is_told_from_the_content(log: Path) -> None:
+    found = detect(log.read_text().splitlines())
+    assert found is not None
+    assert found.name == log.parent.name
+
+
+def test_other_text_is_of_no_format() -> None:
+    assert (
+        detect(["hello", "", "a,b,c", "Nov 24 15:55:42 host cron[1]: x", "2026-11-24 15:00:00 something else"]) is None
+    )
+
+
+def test_a_foreign_parser_works_once_it_is_installed(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "--disable-pip-version-check",
+            "--root-user-action=ignore",
+            "--target",
+            site,
+            PLUGIN,
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    log = tmp_path / "tiny.log"
+    log.write_text("tiny 1795535742 Q1 ok a@dest.test\ntiny 1795535743 Q2 no b@dest.test 550 5.1.1 unknown\nnoise\n")
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [sys.executable, "-m", "bouncemeter_exporter", "report", "--format", "json", log],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+    )
+    found = json.loads(done.stdout)
+    assert found["recipients"] == {"delivered": 1, "bounced": 1, "expired": 0, "waiting": 0}
+    assert found["lines"] == {"read": 3, "event": 2, "other": 1, "unparsed": 0}
+    assert found["codes"][0]["code"] == "5.1.1"

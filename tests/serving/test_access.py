@@ -1,0 +1,292 @@
+"""The HTTP server: whoever comes, and however, Prometheus gets in; and who may not, does not."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import bcrypt
+import pytest
+import trustme
+
+from tests.conftest import LOGS, Run
+from tests.servers.available import need
+from tests.servers.exporter import Exporter
+from tests.servers.net import wait_until
+from tests.servers.prometheus import Prometheus
+
+LOG = LOGS / "postfix" / "relay.log"
+
+
+@contextmanager
+def connections(port: int, number: int, first: bytes = b"") -> Iterator[list[socket.socket]]:
+    """Connections that say something and then nothing."""
+    with ExitStack() as stack:
+        opened = []
+        for _ in range(number):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            client.sendall(first)
+            opened.append(client)
+        yield opened
+
+
+def answer(port: int, request: bytes) -> bytes:
+    """All that the server says to some bytes."""
+    said = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=15) as client, suppress(OSError):
+        client.sendall(request)
+        client.shutdown(socket.SHUT_WR)
+        while block := client.recv(65_536):
+            said += block
+    return said
+
+
+@pytest.mark.parametrize("first", [b"", b"GET /metrics HTTP/1.1\r\nX-Slow: ", b"GET /metrics HTTP/1.1\r\n\r\n"])
+def test_thousands_of_connections_do_not_keep_a_scrape_out(tmp_path: Path, first: bytes) -> None:
+    log = tmp_path / "mail.log"
+    log.write_text(LOG.read_text())
+    with Exporter("--from-start", log) as exporter, connections(exporter.port, 800, first):
+        for _ in range(3):
+            start = time.monotonic()
+            assert "mail_bounces_total{" in exporter.page()
+            assert time.monotonic() - start < 5
+        # and the log is read on
+        lines = exporter.value(f'bouncemeter_lines_total{{mta="postfix",result="other",source="{log}"}}')
+        assert lines is not None
+        with log.open("a") as writer:
+            writer.write("Nov  4 03:00:00 mx1 postfix/smtpd[1]: connect from a[192.0.2.1]\n")
+        exporter.wait_for_value(f'bouncemeter_lines_total{{mta="postfix",result="other",source="{log}"}}', lines + 1)
+        assert len(list(Path(f"/proc/{exporter.process.pid}/task").iterdir())) < 300
+
+
+def test_a_request_that_dribbles_is_ended() -> None:
+    with Exporter(LOG) as exporter, socket.create_connection(("127.0.0.1", exporter.port)) as client:
+        start = time.monotonic()
+        with suppress(OSError):
+            for _ in range(60):
+                client.sendall(b"G")
+                time.sleep(0.5)
+        assert 5 < time.monotonic() - start < 15
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n", b""),
+        (b"GET / HTTP/1.1\r\n" + b"X-A: " + b"y" * 20_000_000 + b"\r\n\r\n", b""),
+        (b"GET / HTTP/1.1\r\n" + b"X-A: y\r\n" * 200_000 + b"\r\n", b""),
+        (b"\x16\x03\x01\x02\x00" + bytes(500), b"400"),
+        (b"POST /metrics HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", b"501"),
+        (b"GET /metrics HTTP/1.1\r\nContent-Length: 500000000000\r\n\r\nGET /metrics HTTP/1.1\r\n\r\n", b"200"),
+        (b"GET /../../etc/passwd HTTP/1.1\r\n\r\n", b"404"),
+        (b"GET http://[::1 HTTP/1.1\r\n\r\n", b"400"),
+    ],
+    ids=range(8),
+)
+def test_a_request_of_any_kind_is_answered_or_ended(request_bytes: bytes, status: bytes) -> None:
+    with Exporter(LOG) as exporter:
+        said = answer(exporter.port, request_bytes)
+        assert said.count(b"HTTP/1.1 200") <= 1
+        assert status in said.split(b"\r\n")[0]
+        assert b"root:" not in said
+        assert exporter.status("/-/healthy") == 200
+        status_text = Path(f"/proc/{exporter.process.pid}/status").read_text()
+        assert int(status_text.split("VmHWM:")[1].split()[0]) < 120_000
+
+
+def test_a_client_that_does_not_take_its_answer_stops_nobody() -> None:
+    with (
+        Exporter("--from-start", LOGS / "postfix") as exporter,
+        connections(exporter.port, 300, b"GET /metrics HTTP/1.1\r\n\r\n" * 50),
+    ):
+        assert "mail_bounces_total{" in exporter.page()
+
+
+# --- TLS and passwords ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> trustme.CA:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    certificate = ca.issue_cert("127.0.0.1", "localhost")
+    certificate.private_key_pem.write_to_path(tmp_path / "server.key")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    return ca
+
+
+def client_context(folder: Path, certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    if certificate is not None:
+        certificate.configure_cert(context)
+    return context
+
+
+def fetch(port: int, context: ssl.SSLContext | None, password: str | None = None) -> int:
+    """The status of the metrics page, 0 if there is no connection."""
+    scheme = "https" if context else "http"
+    request = urllib.request.Request(f"{scheme}://127.0.0.1:{port}/metrics")
+    if password is not None:
+        request.add_header("Authorization", f"Basic {base64.b64encode(password.encode()).decode()}")
+    try:
+        with urllib.request.urlopen(request, context=context, timeout=10) as page:
+            return int(page.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+    except OSError:
+        return 0
+
+
+class Served(Exporter):
+    """An exporter behind TLS: that it is ready is seen from what it says."""
+
+    def status(self, path: str) -> int:
+        return 200 if any("Read " in sentence for sentence in self.said) else 0
+
+
+TLS = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n"
+MUTUAL = f"{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n"
+
+
+def test_tls_by_the_exporter_toolkits_file(tmp_path: Path, authority: trustme.CA) -> None:
+    web = tmp_path / "web.yml"
+    web.write_text(f"{TLS}  min_version: TLS13\nhttp_server_config:\n  headers:\n    X-Frame-Options: deny\n")
+    with Served("--web.config.file", web, LOG) as exporter:
+        assert any("Serving metrics at https://" in sentence for sentence in exporter.said)
+        assert fetch(exporter.port, client_context(tmp_path)) == 200
+        assert fetch(exporter.port, None) == 0
+        old = client_context(tmp_path)
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        assert fetch(exporter.port, old) == 0
+        with connections(exporter.port, 400):  # that never shake hands
+            assert fetch(exporter.port, client_context(tmp_path)) == 200
+
+
+def test_a_renewed_certificate_is_used_without_a_restart(tmp_path: Path, authority: trustme.CA) -> None:
+    web = tmp_path / "web.yml"
+    web.write_text(TLS)
+    with Served("--web.config.file", web, LOG) as exporter:
+        assert fetch(exporter.port, client_context(tmp_path)) == 200
+        (tmp_path / "server.pem").write_text("no certificate")
+        assert fetch(exporter.port, client_context(tmp_path)) == 200
+        other = trustme.CA()
+        certificate = other.issue_cert("127.0.0.1")
+        certificate.private_key_pem.write_to_path(tmp_path / "server.key")
+        certificate.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+        assert fetch(exporter.port, client_context(tmp_path)) == 0
+        other.cert_pem.write_to_path(tmp_path / "ca.pem")
+        assert fetch(exporter.port, client_context(tmp_path)) == 200
+    assert any("what was read before stays in force" in sentence for sentence in exporter.said)
+
+
+def test_only_clients_with_a_certificate_of_the_right_name(tmp_path: Path, authority: trustme.CA) -> None:
+    web = tmp_path / "web.yml"
+    web.write_text(f"{MUTUAL}  client_allowed_sans: [prometheus.test]\n")
+    right, wrong = authority.issue_cert("prometheus.test"), authority.issue_cert("other.test")
+    with Served("--web.config.file", web, LOG) as exporter:
+        assert fetch(exporter.port, client_context(tmp_path, right)) == 200
+        assert fetch(exporter.port, client_context(tmp_path, wrong)) == 0
+        assert fetch(exporter.port, client_context(tmp_path, trustme.CA().issue_cert("prometheus.test"))) == 0
+        assert fetch(exporter.port, client_context(tmp_path)) == 0
+
+
+def test_passwords(tmp_path: Path) -> None:
+    web = tmp_path / "web.yml"
+    hashed = bcrypt.hashpw(b"right:with colon", bcrypt.gensalt(5)).decode()
+    web.write_text(f"basic_auth_users:\n  prometheus: {hashed}\n  other: {hashed.replace('$2b$', '$2y$')}\n")
+    with Served("--web.config.file", web, LOG) as exporter:
+        assert fetch(exporter.port, None) == 401
+        assert fetch(exporter.port, None, "prometheus:right:with colon") == 200
+        assert fetch(exporter.port, None, "other:right:with colon") == 200
+        for wrong in (
+            "prometheus:",
+            "prometheus:right",
+            "nobody:right:with colon",
+            "prometheus",
+            "",
+            "\xff:",
+            "p:" + "x" * 100,
+        ):
+            assert fetch(exporter.port, None, wrong) == 401
+
+
+def test_a_real_prometheus_with_a_certificate_and_a_password(
+    tmp_path: Path, server_dir: Path, authority: trustme.CA
+) -> None:
+    need("prometheus")
+    web = tmp_path / "web.yml"
+    web.write_text(f"{MUTUAL}basic_auth_users:\n  prom: {bcrypt.hashpw(b'secret', bcrypt.gensalt(5)).decode()}\n")
+    client = authority.issue_cert("prometheus.test")
+    client.private_key_pem.write_to_path(tmp_path / "client.key")
+    client.cert_chain_pems[0].write_to_path(tmp_path / "client.pem")
+    files = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key"}
+    names = ", ".join(f"{name}: {tmp_path / file}" for name, file in files.items())
+    secure = f"    scheme: https\n    tls_config: {{{names}}}\n    basic_auth: {{username: prom, password: secret}}\n"
+    with (
+        Served("--web.config.file", web, "--from-start", LOG) as exporter,
+        Prometheus(server_dir, exporter.port, more=secure) as prometheus,
+    ):
+        prometheus.wait_for_value('sum(mail_bounces_by_class_total{class="5.1"})', 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("tls_server_config: 3", "tls_server_config must be a table"),
+        ("tls_server_config:\n  cert_file: server.pem", "cert_file and key_file are needed"),
+        ("tls_server_config:\n  cert_file: a.pem\n  key_file: b.key", "No such file or directory"),
+        (f"{TLS}  client_auth_type: Sometimes", "client_auth_type: 'Sometimes' is not supported"),
+        (f"{TLS}  client_auth_type: RequireAndVerifyClientCert", "client_ca_file is needed to verify clients"),
+        (f"{TLS}  curve_preferences: [X]", "there is no setting tls_server_config.curve_preferences"),
+        ("basic_auth_users:\n  a: plain", "basic_auth_users.a: not a bcrypt hash"),
+        ("http_server_config:\n  headers:\n    Server: x", "http_server_config.headers: Server cannot be set"),
+        ("users: {}", "there is no setting users"),
+        ("a: [", "not YAML"),
+        ("- a", "not a table of settings"),
+    ],
+)
+def test_a_wrong_web_configuration_is_answered_by_one_sentence(
+    bouncemeter: Run, tmp_path: Path, authority: trustme.CA, text: str, sentence: str
+) -> None:
+    web = tmp_path / "web.yml"
+    web.write_text(text)
+    done = bouncemeter("serve", "--no-state", "--web.config.file", web, LOG, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"bouncemeter: {web}: ")
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_go_names_of_cipher_suites(tmp_path: Path, authority: trustme.CA) -> None:
+    web = tmp_path / "web.yml"
+    suites = "[TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_AES_128_GCM_SHA256]"
+    web.write_text(f"{TLS}  max_version: TLS12\n  cipher_suites: {suites}\n")
+    with Served("--web.config.file", web, LOG) as exporter:
+        other = client_context(tmp_path)
+        other.set_ciphers("ECDHE+CHACHA20")
+        assert fetch(exporter.port, client_context(tmp_path)) == 200
+        assert fetch(exporter.port, other) == 0
+
+
+def test_a_scrape_is_of_the_last_moment(tmp_path: Path) -> None:
+    """What is rendered once for many is not old: who waits longest waits longer each second."""
+    log = tmp_path / "mail.log"
+    stamp = time.strftime("%b %e %H:%M:%S", time.gmtime())
+    delivery = "to=<a@b.test>, relay=mx[192.0.2.1]:25, dsn=4.2.2, status=deferred (no)"
+    log.write_text(f"{stamp} mx1 postfix/smtp[1]: 4A1B2C3D41: {delivery}\n")
+    with Exporter("--from-start", log) as exporter:
+        ages = []
+
+        def older() -> bool:
+            ages.append(exporter.value('mail_deferred_oldest_seconds{mta="postfix"}') or 0)
+            return ages[-1] > ages[0] + 1.5
+
+        wait_until(older, 10, f"stays as old as it was: {ages}")

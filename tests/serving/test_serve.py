@@ -1,0 +1,204 @@
+"""`serve` as Prometheus and its users meet it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import LOGS, Run
+from tests.servers.available import need
+from tests.servers.exporter import OPEN_METRICS, Exporter
+from tests.servers.postfix import Postfix
+from tests.servers.prometheus import Prometheus
+from tests.servers.smtp import FateServer
+
+SENT = (
+    "Nov  4 03:00:0{n} mx1 postfix/smtp[1]: 4A1B2C3D4{n}: to=<a@dest.example>, relay=mx.google.com[192.0.2.1]:25,"
+    " delay=1, delays=0/0/0/1, dsn={dsn}, status={status} (host mx.google.com[192.0.2.1] said: 550 {dsn} no)\n"
+)
+BY_CLASS = 'mail_bounces_by_class_total{{class="{0}",kind="{1}",mta="postfix"}}'
+
+
+def line(n: int, dsn: str, status: str) -> str:
+    return SENT.format(n=n, dsn=dsn, status=status)
+
+
+def test_every_page_answers() -> None:
+    with Exporter("--from-start", LOGS / "postfix" / "relay.log") as exporter:
+        assert exporter.status("/-/healthy") == 200
+        assert exporter.status("/nowhere") == 404
+        assert 'href="/metrics"' in exporter.page("/")
+        assert exporter.value(BY_CLASS.format("5.1", "hard")) == 3
+        assert "queue_id" not in exporter.page()
+        open_metrics = exporter.page(accept=OPEN_METRICS)
+        assert open_metrics.endswith("# EOF\n")
+        assert '# {queue_id="' in open_metrics
+    assert any("Serving metrics at http://127.0.0.1:" in sentence for sentence in exporter.said)
+    assert any(sentence.startswith("bouncemeter: Read 190 lines of postfix:") for sentence in exporter.said)
+
+
+def test_all_three_servers_are_served_at_once() -> None:
+    with Exporter("--from-start", *(LOGS / name for name in ("postfix", "exim", "exchange"))) as exporter:
+        page = exporter.page()
+    for mta in ("postfix", "exim", "exchange"):
+        assert f'mail_bounces_by_class_total{{class="5.1",kind="hard",mta="{mta}"}}' in page
+        # Every class is there from the start, so that increase() sees the first bounce.
+        assert f'mail_bounces_by_class_total{{class="4.6",kind="soft",mta="{mta}"}} 0.0' in page
+
+
+def test_what_was_there_is_not_counted_and_what_comes_is(tmp_path: Path) -> None:
+    log = tmp_path / "mail.log"
+    log.write_text(line(1, "5.1.1", "bounced") + line(2, "5.7.1", "bounced")[:60])
+    with Exporter(log) as exporter:
+        assert exporter.value(BY_CLASS.format("5.1", "hard")) == 0
+        with log.open("a") as writer:
+            writer.write(line(2, "5.7.1", "bounced")[60:])
+            writer.write(line(3, "4.2.2", "deferred")[:80])
+        exporter.wait_for_value(BY_CLASS.format("5.7", "hard"), 1)
+        assert exporter.value(BY_CLASS.format("4.2", "soft")) == 0
+        with log.open("a") as writer:
+            writer.write(line(3, "4.2.2", "deferred")[80:])
+        exporter.wait_for_value(BY_CLASS.format("4.2", "soft"), 1)
+        assert exporter.value(BY_CLASS.format("5.1", "hard")) == 0
+        name = f'{{source="{log}"}}'
+        assert exporter.value(f"bouncemeter_source_offset_bytes{name}") == log.stat().st_size
+        assert exporter.value(f"bouncemeter_source_size_bytes{name}") == log.stat().st_size
+
+
+def test_a_log_that_is_empty_at_first_is_followed(tmp_path: Path) -> None:
+    log = tmp_path / "mail.log"
+    log.touch()
+    with Exporter(log) as exporter:
+        log.write_text(line(1, "5.1.1", "bounced"))
+        exporter.wait_for_value(BY_CLASS.format("5.1", "hard"), 1)
+
+
+def test_a_new_file_of_a_directory_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "one.log").write_text(line(1, "5.1.1", "bounced"))
+    with Exporter(tmp_path) as exporter:
+        (tmp_path / "two.log").write_text(line(2, "5.1.2", "bounced"))
+        exporter.wait_for_value(BY_CLASS.format("5.1", "hard"), 1)
+
+
+def test_a_renamed_log_is_followed_by_its_successor(tmp_path: Path) -> None:
+    log = tmp_path / "mail.log"
+    log.write_text(line(1, "5.1.1", "bounced"))
+    with Exporter("--from-start", log) as exporter:
+        log.rename(tmp_path / "mail.log.1")
+        log.write_text(line(2, "5.1.2", "bounced"))
+        exporter.wait_for_value(BY_CLASS.format("5.1", "hard"), 2)
+
+
+def test_standard_input_is_followed() -> None:
+    with Exporter("-", stdin=subprocess.PIPE) as exporter:
+        assert exporter.process.stdin is not None
+        exporter.process.stdin.write(line(1, "5.1.1", "bounced").encode())
+        exporter.process.stdin.flush()
+        exporter.wait_for_value(BY_CLASS.format("5.1", "hard"), 1)
+
+
+def test_the_configuration_file_names_sources_and_address(tmp_path: Path) -> None:
+    config = tmp_path / "bouncemeter.toml"
+    config.write_text(
+        f'from_start = true\nsources = [{{ path = "{LOGS}/exim/relay.log", format = "exim" }}]\n'
+        '[web]\ntelemetry_path = "/numbers"\n'
+    )
+    with Exporter("--config", config) as exporter:
+        assert "mail_bounces_total{" in exporter.page("/numbers")
+        assert exporter.status("/metrics") == 404
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence", "code"),
+    [
+        (["/nowhere/mail.log"], "cannot read /nowhere/mail.log: there is no such file", 1),
+        ([], "name at least one log to follow", 2),
+        (["--web.listen-address", "here", __file__], "'here' is not an address to listen on", 2),
+        (["--format-of", "sendmail", __file__], "no log format 'sendmail'; installed: exchange, exim, postfix", 1),
+        (["--config", "/nowhere.toml"], "cannot read /nowhere.toml", 1),
+        (["--ledger.max-age", "soon", __file__], "'soon' is not a duration such as 6d or 36h", 2),
+    ],
+)
+def test_a_wrong_start_is_answered_by_one_sentence(
+    bouncemeter: Run, words: list[str], sentence: str, code: int
+) -> None:
+    done = bouncemeter("serve", *words, check=False)
+    assert done.returncode == code
+    assert done.stderr.startswith(f"bouncemeter: {sentence}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("sources = 3", "sources must be a list"),
+        ("source = []", "there is no setting source"),
+        ("[web]\nport = 1", "there is no setting web.port"),
+        ("[ledger]\nmax_age = 6", "max_age must be a string"),
+        ('[ledger]\nmax_age = "6 days"', "ledger.max_age: '6 days' is not a duration"),
+        ('[ledger]\nmax_messages = "many"', "max_messages must be a number"),
+        ("sources = [1]", "a source is a path"),
+        ("sources = [", "is not TOML"),
+    ],
+)
+def test_a_wrong_configuration_is_answered_by_one_sentence(
+    bouncemeter: Run, tmp_path: Path, text: str, sentence: str
+) -> None:
+    config = tmp_path / "bouncemeter.toml"
+    config.write_text(text)
+    done = bouncemeter("serve", "--config", config, check=False)
+    assert done.returncode == 1
+    assert str(config) in done.stderr
+    assert sentence in done.stderr
+
+
+def test_the_ledger_forgets_what_it_is_told_to(tmp_path: Path) -> None:
+    log, config = tmp_path / "mail.log", tmp_path / "bouncemeter.toml"
+    log.write_text("".join(line(n, "4.2.2", "deferred") for n in (1, 9)))
+    config.write_text(f'from_start = true\nsources = ["{log}"]\n[ledger]\nmax_age = "5d"\nmax_messages = 10\n')
+    for words, kept in (([], 2), (["--ledger.max-age", "5s"], 1), (["--ledger.max-messages", "1"], 1)):
+        with Exporter("--config", config, *words) as exporter:
+            assert exporter.value("bouncemeter_ledger_entries") == kept
+            assert exporter.value("bouncemeter_ledger_evicted_total") == 2 - kept
+
+
+def test_promtool_finds_nothing_to_say() -> None:
+    need("prometheus")
+    with Exporter("--from-start", *(LOGS / name for name in ("postfix", "exim", "exchange"))) as exporter:
+        page = exporter.page()
+    found = subprocess.run(
+        ["promtool", "check", "metrics"], input=page, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+def test_a_real_prometheus_has_the_number_that_happened(server_dir: Path) -> None:
+    """Postfix is refused, the exporter follows its log, Prometheus scrapes: the query has the truth."""
+    need("postfix")
+    need("prometheus")
+    with FateServer() as server, Postfix(server_dir, server.port) as postfix:
+        postfix.send("sender@src.test", ["ok-0@dest.test"])
+        with Exporter(postfix.log) as exporter, Prometheus(server_dir, exporter.port) as prometheus:
+            by_class = 'mail_bounces_by_class_total{class="5.7"}'
+            prometheus.wait_for_value(by_class, 0)
+            for number in range(20):
+                postfix.send("sender@src.test", [f"blocked-{number}@dest.test", f"ok-{number}@dest.test"])
+            prometheus.wait_for_value(by_class, 20)
+            refused = sum(answer.outcome == "bounced" for answer in server.truth.answers)
+            assert prometheus.value('sum(mail_bounces_total{kind="hard"})') == refused == 20
+            assert prometheus.value('mail_recipients_total{outcome="delivered"}') == 20
+            delivered = server.truth.count("delivered") - 1  # one before the exporter came
+            prometheus.wait_for_value('sum(mail_delivery_attempts_total{outcome="delivered"})', delivered)
+            assert (prometheus.value(f"increase({by_class}[1m])") or 0) > 0
+            lines = postfix.log.read_text().splitlines()
+            for query, word in (
+                (by_class, "5.7.1"),
+                ('mail_delivery_delay_seconds_bucket{outcome="bounced"}', "5.7.1"),
+            ):
+                ids = {each["queue_id"] for each in prometheus.exemplars(query)}
+                assert ids
+                assert ids <= {line.split(": ")[1] for line in lines if word in line}
+            found = [*prometheus.exemplars('{__name__=~"mail_.+"}')]
+            assert all(list(each) == ["queue_id"] and "@" not in each["queue_id"] for each in found)
