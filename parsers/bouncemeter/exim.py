@@ -107,7 +107,7 @@ arrival = (
 
 completion = pp.Literal("Completed")("completed")
 
-station = lowered(message_id("queue_id") + " " + (outcome | arrival | completion))
+queue_line = lowered(message_id("queue_id") + " " + (outcome | arrival | completion))
 
 # --- rejections -------------------------------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ remote_reply = lowered(
     + reply
 )
 
-taken_over = lowered(pp.Regex(r"(?s:.*) id=") + pp.Regex("[0-9A-Za-z-]{16,23}$")("passed_to"))
+queued_as = lowered(pp.Regex(r"(?s:.*) id=") + pp.Regex("[0-9A-Za-z-]{16,23}$")("passed_to"))
 """`250 OK id=1xVsuB-0001DU-2n`: the next Exim's name for the message."""
 
 local_reply = lowered(pp.FollowedBy(pp.Regex("[45]")) + reply)
@@ -219,7 +219,7 @@ usual_arrival = (
 usual_lines = lowered_block(
     start=exim_stamp("stamp") + " " + pp.Opt(pp.Regex(r"\[[0-9]+\] ")),
     forms=message_id("queue_id") + " " + (usual_delivery | usual_arrival | completion),
-    worth=message_id + " " + (flag | "<= ") | rejection.grammar,
+    candidates=message_id + " " + (flag | "<= ") | rejection.grammar,
 )
 
 # --- a whole line -------------------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ class EximParser:
 _any_message = lowered(message_id + " " | pp.Regex(r"exim [0-9.]+ daemon started|(?:Start|End) queue run: pid="))
 
 MARKS = ("rejected", "refused", " => ", " -> ", " >> ", " ** ", " == ")
-"""What a message that is no station must hold to be of interest: a cheap test before other grammars are tried."""
+"""What any other message must contain to be of interest: a cheap test before other grammars are tried."""
 
 
 _NAMES = usual_lines.names
@@ -338,9 +338,9 @@ class _Reader(UsualReader):
         return self._message({"stamp": row[0]}, row[-1]) if row[0] else self(row[-1])
 
     def _message(self, prefix: dict[str, str], message: str) -> Sequence[Entry]:
-        found = station.values(message)
+        found = queue_line.values(message)
         if found is not None:
-            return self._station({**prefix, **found})
+            return self._queue_line({**prefix, **found})
         if not any(mark in message for mark in MARKS):
             return ()
         found = rejection.values(message)
@@ -354,7 +354,7 @@ class _Reader(UsualReader):
         found = {name: text for name, text in zip(_NAMES, row, strict=True) if text}
         if "peer" in found:
             found["relay"] = found["peer"]
-        return self._station(found)
+        return self._queue_line(found)
 
     def passed_to(self, row: Row) -> str | None:
         return _passed_to(row[_CONFIRMATION])
@@ -362,7 +362,7 @@ class _Reader(UsualReader):
     def seconds(self, delay: str) -> float:
         return _seconds(delay)
 
-    def _station(self, found: dict[str, str]) -> Sequence[Entry]:
+    def _queue_line(self, found: dict[str, str]) -> Sequence[Entry]:
         if "flag" in found:
             return self._outcome(found)
         sender = found.get("arrival_sender")
@@ -442,7 +442,7 @@ class _Reader(UsualReader):
 
 def _passed_to(said: str) -> str | None:
     """The queue ID that a reply tells."""
-    return (taken_over.values(said) or {}).get("passed_to") if " id=" in said else None
+    return (queued_as.values(said) or {}).get("passed_to") if " id=" in said else None
 
 
 def _is_exim(prefix: dict[str, str]) -> bool:

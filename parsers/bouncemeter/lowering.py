@@ -110,16 +110,16 @@ class LoweredBlock:
     a colon it has no start of any kind, and is let go.)
 
     Attributes:
-        start, forms, worth: The grammars that it was made from.
+        start, forms, candidates: The grammars that it was made from.
         names: The names of a row's texts, in their order.
     """
 
-    def __init__(self, start: pp.ParserElement, forms: pp.ParserElement, worth: pp.ParserElement) -> None:
-        self.start, self.forms, self.worth = start, forms, worth
+    def __init__(self, start: pp.ParserElement, forms: pp.ParserElement, candidates: pp.ParserElement) -> None:
+        self.start, self.forms, self.candidates = start, forms, candidates
         maker = _Maker()
         begin = maker.expression(start)
         begun = next(iter(maker.groups))
-        form, look = maker.expression(forms), _Maker(named=False).expression(worth)
+        form, look = maker.expression(forms), _Maker(named=False).expression(candidates)
         self.names = [*maker.groups.values(), CLOSER]
         if len(set(self.names)) < len(self.names):
             raise CannotLowerError("a name stands twice in the forms of a block's lines")
@@ -159,18 +159,18 @@ def lowered_list(grammar: pp.ParserElement) -> LoweredList:
     return LoweredList(exact(grammar))
 
 
-def lowered_block(*, start: pp.ParserElement, forms: pp.ParserElement, worth: pp.ParserElement) -> LoweredBlock:
+def lowered_block(*, start: pp.ParserElement, forms: pp.ParserElement, candidates: pp.ParserElement) -> LoweredBlock:
     """Compile the grammars of a block's lines, none of which may match a line feed.
 
     Args:
         start: How usual lines start. Its first part has a name.
         forms: What follows the start in lines of usual forms.
-        worth: What follows the start in other lines that may matter.
+        candidates: What follows the start in other lines that may matter.
 
     Raises:
         CannotLowerError: An element cannot be expressed exactly, or a name stands twice.
     """
-    return LoweredBlock(exact(start), exact(forms), exact(worth))
+    return LoweredBlock(exact(start), exact(forms), exact(candidates))
 
 
 _NO_DEFAULT = pp.Opt(pp.Empty()).defaultValue

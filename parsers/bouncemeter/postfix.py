@@ -72,7 +72,7 @@ said = (
 
 remote_reply = lowered(said | reply)
 
-taken_over = lowered(
+queued_as = lowered(
     pp.Regex(r"(?s:.*)\b(?:queued|forwarded) as ") + pp.Regex("[0-9A-Za-z]{5,24}(?=\\)?$)")("passed_to")
 )
 """`250 2.0.0 Ok: queued as 4X1`: the next server's name for the message."""
@@ -126,7 +126,7 @@ notification = (
 removal = (pp.Literal("removed") | "requeued")("removed") + end
 """`requeued` by postsuper(1): the message comes back under another queue ID, with `orig_id=`."""
 
-station = lowered(
+queue_line = lowered(
     queue_id("queue_id") + ": " + (delivery | queued | expiry | arrival | submission | notification | removal)
 )
 
@@ -177,7 +177,7 @@ usual_removal = pp.Literal("removed")("removed") + end
 usual_lines = lowered_block(
     start=usual_prefix,
     forms=queue_id("queue_id") + ": " + (usual_delivery | usual_queued | usual_arrival | usual_removal),
-    worth=pp.Regex(
+    candidates=pp.Regex(
         r"(?:(?:[^:\n]++|:(?! ))*+: )?"
         r"(?:to=<|from=<|client=|uid=|(?:milter-|proxy-)?+reject: |(?:sender|postmaster) |requeued)"
     ),
@@ -224,7 +224,7 @@ AGENTS = frozenset(_AGENTS.split())
 """The programs of Postfix, as they name themselves in the log."""
 
 MARKS = (": to=<", "reject: ")
-"""What a message that is no station must hold to be of interest: a cheap test before other grammars are tried."""
+"""What any other message must contain to be of interest: a cheap test before other grammars are tried."""
 
 
 class PostfixParser:
@@ -245,7 +245,7 @@ class PostfixParser:
 
 def _passed_to(said: str) -> str | None:
     """The queue ID that a reply tells."""
-    return (taken_over.values(said) or {}).get("passed_to") if " as " in said else None
+    return (queued_as.values(said) or {}).get("passed_to") if " as " in said else None
 
 
 def _delivery(
@@ -321,9 +321,9 @@ class _Reader(UsualReader):
         return self._message({"stamp": stamp, "host": self.host_of(origin)}, message) if stamp else self(message)
 
     def _message(self, prefix: dict[str, str], message: str) -> Sequence[Entry]:
-        found = station.values(message)
+        found = queue_line.values(message)
         if found is not None:
-            return self._station({**prefix, **found})
+            return self._queue_line({**prefix, **found})
         if not any(mark in message for mark in MARKS):
             return ()
         found = rejection.values(message) or bare_rejection.values(message)
@@ -355,7 +355,7 @@ class _Reader(UsualReader):
     def seconds(self, delay: str) -> float:
         return float(delay)
 
-    def _station(self, found: dict[str, str]) -> Sequence[Entry]:
+    def _queue_line(self, found: dict[str, str]) -> Sequence[Entry]:
         time, host = self.stamps.seconds(found.get("stamp")), found.get("host")
         if "status" in found:
             if found["status"] in PROBES:

@@ -43,10 +43,10 @@ MTAIL = """counter mail_attempts by status
 PYPARSING = """
 import sys
 from bouncemeter import {mta}
-start, station = {mta}.any_line.grammar, {mta}.station.grammar
+start, queue_line = {mta}.any_line.grammar, {mta}.queue_line.grammar
 for line in open(sys.argv[1]):
     try:
-        station.parse_string(start.parse_string(line.rstrip())["message"])
+        queue_line.parse_string(start.parse_string(line.rstrip())["message"])
     except Exception:
         pass
 """

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from bouncemeter.knowledge.codes import catalogue
 from bouncemeter_exporter.grafana.dashboards import dashboards
-from bouncemeter_exporter.grafana.provisioning import Places, files
+from bouncemeter_exporter.grafana.provisioning import Locations, files
 from bouncemeter_exporter.grafana.rules import as_prometheus, rules, thresholds
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
@@ -62,13 +62,13 @@ def written(query: str, **variables: str) -> str:
 
 
 def test_the_committed_files_are_those_that_are_written() -> None:
-    for name, text in files({}, Places()).items():
+    for name, text in files({}, Locations()).items():
         assert (GRAFANA / name).read_text() == text
 
 
 def test_an_installed_command_writes_all_of_it(bouncemeter: Run, tmp_path: Path) -> None:
     said = bouncemeter("grafana", "export", tmp_path, "--prometheus-url", "http://prom:9090", "--policy-flood", "33")
-    assert sorted(said.stdout.split()) == sorted(str(tmp_path / name) for name in files({}, Places()))
+    assert sorted(said.stdout.split()) == sorted(str(tmp_path / name) for name in files({}, Locations()))
     assert 'url: "http://prom:9090"' in (tmp_path / "provisioning/datasources/bouncemeter.yml").read_text()
     assert ">= 33" in (tmp_path / "provisioning/alerting/bouncemeter.yml").read_text()
     mail = json.loads((tmp_path / "dashboards/bouncemeter-mail.json").read_text())

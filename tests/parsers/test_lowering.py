@@ -82,7 +82,7 @@ def parts(mta: str) -> list[str]:
     module = MODULES[mta]
     messages = [prefix["message"] for line in found if (prefix := module.any_line.values(line)) is not None]
     replies = [text for message in messages for text in re.findall(r"(?:said: |\(|: |C=\")([245]\d\d.*)", message)]
-    texts = [named["text"] for line in messages if (named := module.station.values(line)) and "text" in named]
+    texts = [named["text"] for line in messages if (named := module.queue_line.values(line)) and "text" in named]
     return list(dict.fromkeys([*found, *messages, *replies, *texts]))
 
 
@@ -220,7 +220,7 @@ def test_no_part_of_a_block_pattern_matches_a_line_feed() -> None:
 
 def test_all_grammars_are_lowered() -> None:
     """No pattern is written beside the grammars: the modules match by lowered grammars alone."""
-    assert {name for name, _ in GRAMMARS} >= {"postfix.station", "exim.station", "exchange.command"}
+    assert {name for name, _ in GRAMMARS} >= {"postfix.queue_line", "exim.queue_line", "exchange.command"}
     for module in MODULES.values():
         assert "re" not in vars(module)
 
@@ -250,7 +250,7 @@ def test_what_cannot_be_lowered_is_refused_by_name(make: Callable[[], pp.ParserE
 
 def test_a_name_may_not_stand_twice_in_a_block() -> None:
     with pytest.raises(CannotLowerError, match="a name stands twice"):
-        lowered_block(start=X("x"), forms=X("y") + "-" + X("y"), worth=X)
+        lowered_block(start=X("x"), forms=X("y") + "-" + X("y"), candidates=X)
 
 
 def test_a_list_must_be_one() -> None:

@@ -14,7 +14,7 @@ from bouncemeter.event import EnhancedCode, Event, Outcome
 from bouncemeter.grammar import code_of, exact, reply, values
 from bouncemeter.knowledge import providers as providers_module
 from bouncemeter.knowledge.blocklists import blocklists, blocklists_of
-from bouncemeter.knowledge.phrases import MAX_TEXT, Phrases, Said
+from bouncemeter.knowledge.phrases import MAX_TEXT, Phrases, ReplyText
 from bouncemeter.knowledge.providers import MAX_OWN, add_providers, provider_of, providers
 from bouncemeter.knowledge.reasons import Finding, find_reason, reason_of, reasons
 from bouncemeter.plugin import UnparsedLineError, parser
@@ -224,18 +224,18 @@ def test_no_text_takes_long(piece: str) -> None:
     for _ in range(20):
         find_reason(EnhancedCode(5, 7, 1), 550, text)
     assert time.process_time() - start < 2
-    assert len(Said(text).text) <= MAX_TEXT
+    assert len(ReplyText(text).text) <= MAX_TEXT
 
 
 def test_phrases_are_found_as_whole_words_in_order() -> None:
     table = Phrases([("user unknown", 1), ("mailbox * full", 2), ("spam", 3)])
-    assert table.first(Said("550 User Unknown")) == 1
-    assert table.first(Said("550 superuser unknown user unknowns")) is None
-    assert table.first(Said("550 user\\n550 unknown")) == 1
-    assert table.first(Said("550 mailbox of a@x is full; spam")) == 2
-    assert table.first(Said("550 full mailbox")) is None
-    assert table.all(Said("550 spam: user unknown")) == [1, 3]
-    assert table.first(Said("550 antispam see http://spamhaus")) is None
+    assert table.first(ReplyText("550 User Unknown")) == 1
+    assert table.first(ReplyText("550 superuser unknown user unknowns")) is None
+    assert table.first(ReplyText("550 user\\n550 unknown")) == 1
+    assert table.first(ReplyText("550 mailbox of a@x is full; spam")) == 2
+    assert table.first(ReplyText("550 full mailbox")) is None
+    assert table.all(ReplyText("550 spam: user unknown")) == [1, 3]
+    assert table.first(ReplyText("550 antispam see http://spamhaus")) is None
 
 
 def test_explain_says_why_by_whom_what_to_do_and_where_that_is_documented(bouncemeter: Run) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bouncemeter.plugin import parser
-from bouncemeter_exporter.reporting.trace import MAX_MESSAGES, tell
+from bouncemeter_exporter.reporting.trace import MAX_MESSAGES, trace_message
 
 from tests.conftest import LOGS, Run
 
@@ -126,7 +126,7 @@ def test_a_log_that_names_ever_more_messages_is_read_a_few_times() -> None:
         turns += 1
         return entries
 
-    found = tell("A02000", read)
+    found = trace_message("A02000", read)
     assert found is not None
     assert 1 < len(found.names) <= MAX_MESSAGES
     assert turns <= 10

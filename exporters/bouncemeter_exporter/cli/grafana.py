@@ -38,6 +38,6 @@ def grafana_export(
 
       bouncemeter grafana export --prometheus-url http://prometheus:9090 --hard-bounce-ratio 0.03 .
     """
-    from bouncemeter_exporter.grafana.provisioning import Places, files
+    from bouncemeter_exporter.grafana.provisioning import Locations, files
 
-    write(folder, files(values, Places(prometheus_url, scrape_interval, dashboards_path, runbook_url)))
+    write(folder, files(values, Locations(prometheus_url, scrape_interval, dashboards_path, runbook_url)))

@@ -33,7 +33,7 @@ def trace(
       bouncemeter trace --format json 1xVsuB-0001DU-2n /var/log/exim4/mainlog
     """
     from bouncemeter_exporter.reporting.logs import Logs
-    from bouncemeter_exporter.reporting.trace import tell
+    from bouncemeter_exporter.reporting.trace import trace_message
     from bouncemeter_exporter.sources.lines import STDIN
 
     if STDIN in logs:
@@ -44,7 +44,7 @@ def trace(
             yield from entries
 
     with reading_errors():
-        story = tell(queue_id, read)
+        story = trace_message(queue_id, read)
     if story is None:
         fail(f"nothing is told of queue ID {queue_id} in {', '.join(logs)}")
     if output is OutputFormat.JSON:

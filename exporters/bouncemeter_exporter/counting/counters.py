@@ -24,7 +24,7 @@ from bouncemeter.knowledge.reasons import reason_of
 from bouncemeter_exporter.counting.facts import Fact, FactKind
 from bouncemeter_exporter.counting.ordinary import OrdinaryMail
 
-__all__ = ["BOUNDS", "MAX_SERIES", "Counter", "Counters", "Delays", "Example", "Labels", "Numbers"]
+__all__ = ["BOUNDS", "MAX_SERIES", "Counter", "Counters", "Delays", "Exemplar", "Labels", "Numbers"]
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ CLASSES = tuple(
 """Every class that RFC 3463 knows, with its kind."""
 
 
-class Example(NamedTuple):
+class Exemplar(NamedTuple):
     """A message behind a number: its queue ID and when it was counted."""
 
     queue_id: str
@@ -58,13 +58,13 @@ class Example(NamedTuple):
 _QUEUE_ID = re.compile("[0-9A-Za-z-]{1,64}")
 
 
-def _example(queue_id: str | None, time: float | None) -> Example | None:
+def _exemplar(queue_id: str | None, time: float | None) -> Exemplar | None:
     """A message, if it has a queue ID and that is one: nothing else goes into an exemplar."""
-    return Example(queue_id, time) if queue_id is not None and _QUEUE_ID.fullmatch(queue_id) else None
+    return Exemplar(queue_id, time) if queue_id is not None and _QUEUE_ID.fullmatch(queue_id) else None
 
 
 class Counter:
-    """Counts by label values, with the latest example of each.
+    """Counts by label values, with the latest exemplar of each.
 
     Args:
         names: The labels' names.
@@ -76,17 +76,17 @@ class Counter:
     def __init__(self, *names: str) -> None:
         self.names = names
         self.values: defaultdict[Labels, int] = defaultdict(int)
-        self.examples: dict[Labels, Example] = {}
+        self.exemplars: dict[Labels, Exemplar] = {}
         self.folded = 0
 
-    def add(self, labels: Labels, example: Example | None, number: int = 1) -> None:
+    def add(self, labels: Labels, exemplar: Exemplar | None, number: int = 1) -> None:
         """Count one, or more."""
         if len(self.values) >= MAX_SERIES and labels not in self.values:
             self.folded += number
             labels = self._fold(labels)
         self.values[labels] += number
-        if example is not None:
-            self.examples[labels] = example
+        if exemplar is not None:
+            self.exemplars[labels] = exemplar
 
     def _fold(self, labels: Labels) -> Labels:
         """The labels with `other` for what a remote server can vary."""
@@ -97,30 +97,30 @@ class Counter:
 
 @dataclass(slots=True)
 class Delays:
-    """A histogram of seconds: counts by bucket (the last is without bound), sum, and an example of each bucket."""
+    """A histogram of seconds: counts by bucket (the last is without bound), sum, and an exemplar of each bucket."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(DELAY_BUCKETS) + 1))
     total: float = 0.0
-    examples: dict[int, tuple[Example, float]] = field(default_factory=dict)
+    exemplars: dict[int, tuple[Exemplar, float]] = field(default_factory=dict)
 
-    def add(self, seconds: float, example: Example | None) -> None:
+    def add(self, seconds: float, exemplar: Exemplar | None) -> None:
         """Count one delay."""
         bucket = bisect_left(DELAY_BUCKETS, seconds)
         self.counts[bucket] += 1
         self.total += seconds
-        if example is not None:
-            self.examples[bucket] = (example, seconds)
+        if exemplar is not None:
+            self.exemplars[bucket] = (exemplar, seconds)
 
-    def add_all(self, delays: Sequence[tuple[float, T]], example_of: Callable[[T], Example | None]) -> None:
-        """Count many delays, each with something that an example can be made of."""
+    def add_all(self, delays: Sequence[tuple[float, T]], exemplar_of: Callable[[T], Exemplar | None]) -> None:
+        """Count many delays, each with something that an exemplar can be made of."""
         bucket = {seconds: bisect_left(DELAY_BUCKETS, seconds) for seconds, _ in delays}
         buckets = [bucket[seconds] for seconds, _ in delays]
         latest = dict(zip(buckets, delays, strict=True))
         for each, number in Tally(buckets).items():
             self.counts[each] += number
             seconds, about = latest[each]
-            if (example := example_of(about)) is not None:
-                self.examples[each] = (example, seconds)
+            if (exemplar := exemplar_of(about)) is not None:
+                self.exemplars[each] = (exemplar, seconds)
         self.total += sum(seconds for seconds, _ in delays)
 
 
@@ -196,54 +196,54 @@ class Counters:
         code_class, code = label(facts[0].event.code if facts else entry.code)
         if entry.time is not None:
             self.last_event[entry.mta] = max(entry.time, self.last_event.get(entry.mta, 0.0))
-        example = _example(entry.queue_id, entry.time)
+        exemplar = _exemplar(entry.queue_id, entry.time)
         if entry.outcome is Outcome.REJECTED:
             kind = entry.kind or Kind.HARD
             reason = reason_of(entry) or "other"
             stage = entry.stage or "data"
-            self.rejections.add((entry.mta, kind, code_class, code, reason, stage), example)
+            self.rejections.add((entry.mta, kind, code_class, code, reason, stage), exemplar)
             return
-        self.attempts.add((entry.mta, entry.outcome, code_class, code), example)
+        self.attempts.add((entry.mta, entry.outcome, code_class, code), exemplar)
         if entry.outcome is not Outcome.DELIVERED:
             for blocklist in blocklists_of(entry):
                 provider = provider_of(entry.relay, entry.recipient)
-                self.blocklist_hits.add((entry.mta, blocklist, provider), example)
+                self.blocklist_hits.add((entry.mta, blocklist, provider), exemplar)
         for fact in facts:
-            self._fact(fact, example)
+            self._fact(fact, exemplar)
 
-    def _fact(self, fact: Fact, example: Example | None) -> None:
+    def _fact(self, fact: Fact, exemplar: Exemplar | None) -> None:
         event = fact.event
         if fact.kind is FactKind.NOTIFICATION:
             if fact.outcome is not Outcome.DEFERRED:
-                self.notifications.add((event.mta, fact.outcome), example)
+                self.notifications.add((event.mta, fact.outcome), exemplar)
             return
         if fact.kind is FactKind.ENDED:
-            self.recipients.add((event.mta, fact.outcome, fact.provider), example)
+            self.recipients.add((event.mta, fact.outcome, fact.provider), exemplar)
             if fact.delay is not None:
-                self.delays[event.mta, fact.outcome].add(fact.delay, example)
+                self.delays[event.mta, fact.outcome].add(fact.delay, exemplar)
         # A deferral is soft and a refusal for good is hard, also where the reply's code is of the other class.
         kind = {Outcome.DEFERRED: Kind.SOFT, Outcome.BOUNCED: Kind.HARD}.get(fact.outcome)
         if kind is not None:
             code_class, code = label(event.code)
             reason = reason_of(event) or "other"
-            self.bounces.add((event.mta, kind, code_class, code, reason, fact.provider), example)
-            self.bounces_by_class.add((event.mta, kind, code_class), example)
+            self.bounces.add((event.mta, kind, code_class, code, reason, fact.provider), exemplar)
+            self.bounces_by_class.add((event.mta, kind, code_class), exemplar)
 
     def count_ordinary(self, mail: OrdinaryMail) -> None:
         """Count ordinary mail."""
         mta, time, queue_id = mail.mta, mail.times(), mail.rows.reader.columns.queue_id
 
-        def example(row: Row) -> Example | None:
-            return _example(row[queue_id], time(row))
+        def exemplar(row: Row) -> Exemplar | None:
+            return _exemplar(row[queue_id], time(row))
 
         for text, row, number in mail.counted(mail.codes()):
             found = EnhancedCode.parse(text) if text else undefined_code(Outcome.DELIVERED, None)
-            self.attempts.add((mta, Outcome.DELIVERED, *label(found)), example(row), number)
+            self.attempts.add((mta, Outcome.DELIVERED, *label(found)), exemplar(row), number)
         for provider, row, number in mail.counted(mail.providers()):
-            self.recipients.add((mta, Outcome.DELIVERED, provider), example(row), number)
+            self.recipients.add((mta, Outcome.DELIVERED, provider), exemplar(row), number)
         delays = zip(mail.delays(), mail.deliveries, strict=True)
         known = [(seconds, row) for seconds, row in delays if seconds is not None]
         if known:
-            self.delays[mta, Outcome.DELIVERED].add_all(known, example)
+            self.delays[mta, Outcome.DELIVERED].add_all(known, exemplar)
         if (latest := mail.latest()) is not None:
             self.last_event[mta] = max(latest, self.last_event.get(mta, 0.0))

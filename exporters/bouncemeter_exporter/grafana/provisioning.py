@@ -20,12 +20,12 @@ from bouncemeter_exporter.grafana.rules import (
 )
 from bouncemeter_exporter.grafana.yaml_text import yaml_text
 
-__all__ = ["Places", "files"]
+__all__ = ["Locations", "files"]
 
 COMMENT = "Written by `bouncemeter grafana export`."
 
 
-class Places(NamedTuple):
+class Locations(NamedTuple):
     """Where others are.
 
     Attributes:
@@ -41,42 +41,42 @@ class Places(NamedTuple):
     runbook: str = RUNBOOK
 
 
-def files(values: Mapping[str, float], places: Places) -> dict[str, str]:
+def files(values: Mapping[str, float], locations: Locations) -> dict[str, str]:
     """The files by their names.
 
     Args:
         values: Thresholds that are not the defaults.
-        places: Where others are.
+        locations: Where other programs are.
     """
     pages = dashboards(with_defaults(values))
     found = {f"dashboards/{name}": as_json(each) for name, each in pages.items()}
-    alerts = _alerts(rules(values, runbook_url=places.runbook))
+    alerts = _alerts(rules(values, runbook_url=locations.runbook))
     return found | {
-        "provisioning/datasources/bouncemeter.yml": _datasource(places),
-        "provisioning/dashboards/bouncemeter.yml": _provider(places),
+        "provisioning/datasources/bouncemeter.yml": _datasource(locations),
+        "provisioning/dashboards/bouncemeter.yml": _provider(locations),
         "provisioning/alerting/bouncemeter.yml": alerts,
     }
 
 
-def _datasource(places: Places) -> str:
+def _datasource(locations: Locations) -> str:
     source = {
         "name": "Prometheus",
         "uid": DATASOURCE,
         "type": "prometheus",
         "access": "proxy",
-        "url": places.prometheus,
-        "jsonData": {"httpMethod": "POST", "timeInterval": places.scrape_interval},
+        "url": locations.prometheus,
+        "jsonData": {"httpMethod": "POST", "timeInterval": locations.scrape_interval},
     }
     return yaml_text({"apiVersion": 1, "datasources": [source]}, COMMENT)
 
 
-def _provider(places: Places) -> str:
+def _provider(locations: Locations) -> str:
     provider = {
         "name": "bouncemeter",
         "folder": FOLDER,
         "type": "file",
         "allowUiUpdates": False,
-        "options": {"path": places.dashboards},
+        "options": {"path": locations.dashboards},
     }
     return yaml_text({"apiVersion": 1, "providers": [provider]}, COMMENT)
 

@@ -8,7 +8,7 @@ from typing import Any
 from bouncemeter.event import EnhancedCode, Event, Outcome
 from bouncemeter.grammar import code_of, reply
 from bouncemeter.knowledge.codes import Explanation, explain
-from bouncemeter.knowledge.reasons import Finding, find_reason, reasons, todo, why_of
+from bouncemeter.knowledge.reasons import Finding, find_reason, finding_of, reasons, todo
 from bouncemeter.lowering import lowered
 from bouncemeter.plugin import UnparsedLineError, parsers
 
@@ -114,5 +114,5 @@ def _line(text: str, name: str) -> Understood:
         raise NothingToExplainError(f"the line looks like one of {name}, but cannot be read: {error}") from error
     for entry in entries:
         if isinstance(entry, Event):
-            return Understood(explain(entry.code), entry.reply_code, why_of(entry), entry)
+            return Understood(explain(entry.code), entry.reply_code, finding_of(entry), entry)
     raise NothingToExplainError(f"the line is one of {name}, and tells of no delivery and no refusal")

@@ -18,7 +18,7 @@ from bouncemeter_exporter.counting.facts import FactKind
 from bouncemeter_exporter.counting.ledger import Ledger
 from bouncemeter_exporter.reporting.records import record, rfc3339
 
-__all__ = ["MAX_MESSAGES", "Story", "meaning_of", "tell"]
+__all__ = ["MAX_MESSAGES", "Story", "meaning_of", "trace_message"]
 
 MAX_MESSAGES = 50
 """Messages that a story may name."""
@@ -87,7 +87,7 @@ def meaning_of(event: Event) -> str:
     return reasons()["expired"].meaning if event.outcome is Outcome.EXPIRED else explain(event.code).meaning
 
 
-def tell(queue_id: str, read: Reader) -> Story | None:
+def trace_message(queue_id: str, read: Reader) -> Story | None:
     """The story of a queue ID; None if the logs tell nothing of it.
 
     Args:
@@ -105,7 +105,7 @@ def tell(queue_id: str, read: Reader) -> Story | None:
         wanted |= more
     if not any(entry.queue_id == queue_id for entry in entries):
         return None
-    return _told(queue_id, entries)
+    return _story(queue_id, entries)
 
 
 def _names(entry: Entry) -> set[str]:
@@ -114,7 +114,7 @@ def _names(entry: Entry) -> set[str]:
     return {name for name in (entry.queue_id, other) if name}
 
 
-def _told(queue_id: str, entries: list[Entry]) -> Story:
+def _story(queue_id: str, entries: list[Entry]) -> Story:
     """The part of the entries that is of one story."""
     links: list[_Link] = []
     ends: dict[tuple[str, str], str] = {}

@@ -12,10 +12,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from prometheus_client import Metric
-from prometheus_client.samples import Exemplar
+from prometheus_client import samples as prometheus
 from prometheus_client.utils import floatToGoString
 
-from bouncemeter_exporter.counting.counters import Example, Labels
+from bouncemeter_exporter.counting.counters import Exemplar, Labels
 
 __all__ = ["Family", "Sample", "exposition"]
 
@@ -28,15 +28,15 @@ class Sample(NamedTuple):
         names: The names of the labels.
         labels: Their values.
         value: The number.
-        example: A message behind it, if one is known.
-        counted: The example's own number: 1, or the seconds that it took.
+        exemplar: A message behind it, if one is known.
+        counted: The exemplar's own number: 1, or the seconds that it took.
     """
 
     suffix: str
     names: tuple[str, ...]
     labels: Labels
     value: float
-    example: Example | None = None
+    exemplar: Exemplar | None = None
     counted: float = 1.0
 
 
@@ -58,32 +58,34 @@ class Family:
     names: tuple[str, ...] = ()
     samples: list[Sample] = field(default_factory=list)
 
-    def add(self, labels: Labels, value: float, example: Example | None = None) -> None:
+    def add(self, labels: Labels, value: float, exemplar: Exemplar | None = None) -> None:
         """Add a series."""
-        self.samples.append(Sample("_total" if self.kind == "counter" else "", self.names, labels, value, example))
+        self.samples.append(Sample("_total" if self.kind == "counter" else "", self.names, labels, value, exemplar))
 
     def as_metric(self) -> Metric:
         """The same as an object of prometheus-client."""
         metric = Metric(self.name, self.text, self.kind)
         for each in self.samples:
-            example = each.example
-            exemplar = Exemplar({"queue_id": example.queue_id}, each.counted, example.time) if example else None
+            exemplar = each.exemplar
+            made = (
+                prometheus.Exemplar({"queue_id": exemplar.queue_id}, each.counted, exemplar.time) if exemplar else None
+            )
             names = dict(zip(each.names, each.labels, strict=True))
-            metric.add_sample(self.name + each.suffix, names, each.value, exemplar=exemplar)
+            metric.add_sample(self.name + each.suffix, names, each.value, exemplar=made)
         return metric
 
 
 def exposition(families: Iterable[Family], *, openmetrics: bool) -> bytes:
-    """Metric families in OpenMetrics, or in Prometheus' text format, which has no examples."""
+    """Metric families in OpenMetrics, or in Prometheus' text format, which has no exemplars."""
     out = []
     for family in families:
         name = family.name if openmetrics or family.kind != "counter" else f"{family.name}_total"
         out.append(f"# HELP {name} {family.text}\n# TYPE {name} {family.kind}\n")
-        for suffix, names, labels, value, example, counted in family.samples:
+        for suffix, names, labels, value, exemplar, counted in family.samples:
             line = f"{_begin(family.name + suffix, names, labels)} {_number(value)}"
-            if example is not None and openmetrics:
-                line += f' # {{queue_id="{example.queue_id}"}} {_number(counted)}'
-                line += f" {example.time}" if example.time is not None else ""
+            if exemplar is not None and openmetrics:
+                line += f' # {{queue_id="{exemplar.queue_id}"}} {_number(counted)}'
+                line += f" {exemplar.time}" if exemplar.time is not None else ""
             out.append(f"{line}\n")
     return ("".join(out) + ("# EOF\n" if openmetrics else "")).encode("utf-8")
 

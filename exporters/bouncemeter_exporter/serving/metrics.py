@@ -16,7 +16,7 @@ from bouncemeter import __version__
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
-from bouncemeter_exporter.counting.counters import BOUNDS, MAX_SERIES, Counters, Delays, Example, Labels, Numbers
+from bouncemeter_exporter.counting.counters import BOUNDS, MAX_SERIES, Counters, Delays, Exemplar, Labels, Numbers
 from bouncemeter_exporter.counting.memory import Memory, Waiting
 from bouncemeter_exporter.serving.exposition import Family, Sample
 from bouncemeter_exporter.sources.source import Source
@@ -41,8 +41,8 @@ class Snapshot:
     """What is shown at a scrape: all of one moment, and nothing that a crash could take back.
 
     Attributes:
-        counters: The counts, with their examples.
-        delays: By mta and outcome, with their examples.
+        counters: The counts, with their exemplars.
+        delays: By mta and outcome, with their exemplars.
         last_event: By mta, the time of the latest outcome.
         lines: By source, mta and result.
         offsets: Bytes read, by source.
@@ -71,7 +71,7 @@ class Counted(NamedTuple):
 
     names: tuple[str, ...]
     values: Mapping[Labels, float]
-    examples: Mapping[Labels, Example]
+    exemplars: Mapping[Labels, Exemplar]
 
 
 def take_snapshot(counters: Counters, memory: Memory, sources: Iterable[Source], numbers: Numbers) -> Snapshot:
@@ -85,7 +85,7 @@ def take_snapshot(counters: Counters, memory: Memory, sources: Iterable[Source],
     kinds = counters.counters()
     names = {source.name for source in sources}
     return Snapshot(
-        counters={name: Counted(each.names, numbers[name], dict(each.examples)) for name, each in kinds.items()},
+        counters={name: Counted(each.names, numbers[name], dict(each.exemplars)) for name, each in kinds.items()},
         delays=deepcopy(counters.delays),
         last_event=dict(counters.last_event),
         lines={labels: number for labels, number in numbers["lines"].items() if labels[0] in names},
@@ -144,7 +144,7 @@ class MailCollector(Collector):
             counted = snapshot.counters[attribute]
             family = Family(_NAMES.get(attribute, f"mail_{attribute}"), "counter", text, counted.names)
             for labels, number in counted.values.items():
-                family.add(labels, number, counted.examples.get(labels))
+                family.add(labels, number, counted.exemplars.get(labels))
             yield family
         yield _delay_family(snapshot.delays)
         family = Family(
@@ -243,8 +243,8 @@ def _delay_family(delays: Mapping[Labels, Delays]) -> Family:
         below = 0
         for position, bound in enumerate(BOUNDS):
             below += each.counts[position]
-            example, seconds = each.examples.get(position, (None, 0.0))
-            family.samples.append(Sample("_bucket", (*names, "le"), (*labels, bound), below, example, seconds))
+            exemplar, seconds = each.exemplars.get(position, (None, 0.0))
+            family.samples.append(Sample("_bucket", (*names, "le"), (*labels, bound), below, exemplar, seconds))
         family.samples.append(Sample("_count", names, labels, below))
         family.samples.append(Sample("_sum", names, labels, each.total))
     return family

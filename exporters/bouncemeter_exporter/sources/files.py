@@ -118,7 +118,7 @@ class FollowedFiles:
         self._present: set[Identity] = set()
         if self._files:
             self._find_rotated()
-            self._look()
+            self._look_for_files()
             return
         for path, _ in _stated(argument, compressed=False):
             self._open(FollowedFile(path, parser), len(self._files), from_end=not from_start)
@@ -162,7 +162,7 @@ class FollowedFiles:
     def poll(self) -> Iterator[Block]:
         """What was added since the last time. A file that has much to catch up is read before those that follow it."""
         if time.monotonic() >= self._next_look:
-            self._look()
+            self._look_for_files()
         left = TURN
         for file in list(self._files):
             if file.refused and file.rotated:
@@ -190,7 +190,7 @@ class FollowedFiles:
     def _read(self, file: FollowedFile, size: int) -> Iterator[Block]:
         try:
             if file.content_replaced():
-                self._succeed(file)
+                self._follow_succession(file)
                 return
             yield from file.poll(size)
             current = file.is_open and not file.rotated and not file.missing
@@ -224,7 +224,7 @@ class FollowedFiles:
 
     # --- looking for files --------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _look_for_files(self) -> None:
         """See which files there are now, which of them are known by another name, and which are new."""
         started = time.monotonic()
         try:
@@ -240,10 +240,10 @@ class FollowedFiles:
             if former is None:
                 self._open(FollowedFile(path, self._parser), len(self._files))
             elif self._can_read(path) and not self._try(former, former.continues):
-                self._succeed(former)
+                self._follow_succession(former)
         for file in [each for each in self._files if each.missing]:
             self._look_for_missing(file)
-        self._rest()
+        self._close_quiet_files()
         self._next_look = started + (time.monotonic() - started) / LOOKING
 
     def _unknown(self, present: list[tuple[Path, os.stat_result]]) -> list[Path]:
@@ -284,14 +284,14 @@ class FollowedFiles:
         except read_errors() as error:
             self._in_trouble(file, error)
 
-    def _succeed(self, former: FollowedFile) -> None:
+    def _follow_succession(self, former: FollowedFile) -> None:
         """A name leads to other content now: read the rest of the former where that is, then those that had the name
         after it, then the one that has it now."""
         former.trouble = ""
         if former.is_open and not former.cut:
             former.learn_head()  # also of what was written to it since it was seen empty
         found = succession(former.position())
-        place = self._send_off(former, found.former)
+        place = self._finish_former(former, found.former)
         known = self._followed()
         if str(former.path) != self.name:
             known |= self._present  # of a directory or pattern: these are begun with as new ones
@@ -302,9 +302,9 @@ class FollowedFiles:
                 continue
             self._follow(former.path, each, place).rotated = True
             place += 1
-        self._begin(former.path, found.current, place)
+        self._follow_current(former.path, found.current, place)
 
-    def _send_off(self, former: FollowedFile, found: Found | None) -> int:
+    def _finish_former(self, former: FollowedFile, found: Found | None) -> int:
         """Read a file that lost its name to its end; the place behind it in the order of reading."""
         place = self._files.index(former)
         if former.refused or (former.is_open and not former.cut):
@@ -321,7 +321,7 @@ class FollowedFiles:
             return place
         return place + 1
 
-    def _begin(self, path: Path, current: Found | None, place: int) -> None:
+    def _follow_current(self, path: Path, current: Found | None, place: int) -> None:
         """Begin with the file that has a name now, if it is not one that is followed."""
         if current is None:
             if path.exists():
@@ -363,12 +363,12 @@ class FollowedFiles:
             found = succession(file.position())
             found.close()
             if found.former is not None:
-                self._succeed(file)
+                self._follow_succession(file)
                 return
         if str(file.path) != self.name and (file.missing_for > FORGET or file.position().empty):
             self._forget(file)
 
-    def _rest(self) -> None:
+    def _close_quiet_files(self) -> None:
         """Close the files that had no change for longest, if there are many."""
         opened = sorted((each for each in self._files if each.is_open), key=lambda each: each.changed)
         for file in opened[: max(0, len(opened) - MAX_OPEN)]:

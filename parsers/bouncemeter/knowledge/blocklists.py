@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 
 from bouncemeter.event import Event
 from bouncemeter.knowledge.phrases import Phrases
-from bouncemeter.knowledge.reasons import said, words_of
+from bouncemeter.knowledge.reasons import reply_text, words_without_recipient
 from bouncemeter.tables import table
 
 __all__ = ["blocklists", "blocklists_of"]
@@ -26,9 +26,9 @@ def blocklists_of(event: Event) -> list[str]:
     """The blocklists that a reply names, each once."""
     if not event.text:
         return []
-    return _named(words_of(event), event.reply_code)
+    return _named(words_without_recipient(event), event.reply_code)
 
 
 @lru_cache(maxsize=2048)
 def _named(text: str | None, reply_code: int | None) -> list[str]:
-    return list(dict.fromkeys(_names().all(said(text, reply_code))))
+    return list(dict.fromkeys(_names().all(reply_text(text, reply_code))))

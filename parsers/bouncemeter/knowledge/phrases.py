@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["MAX_TEXT", "Phrases", "Said"]
+__all__ = ["MAX_TEXT", "Phrases", "ReplyText"]
 
 MAX_TEXT = 1000
 """Characters of a reply that are looked at: what matters stands at its beginning."""
@@ -25,7 +25,7 @@ _NEXT_LINE = re.compile(r"(?:^| )[245][0-9]{2}[ -](?:#?[245]\.[0-9]{1,3}\.[0-9]{
 _IN_REPLY_TO = re.compile(r"\(in reply to [A-Za-z ]{1,40}\)?$")
 
 
-class Said:
+class ReplyText:
     """What a server said, ready to be searched: in lower case, without addresses and the codes of further lines.
 
     Attributes:
@@ -60,16 +60,16 @@ class Phrases(Generic[T]):
             parts = [part.strip() for part in phrase.split("*")]
             self._filed.setdefault(key, []).append((rank, parts, value))
 
-    def first(self, said: Said) -> T | None:
+    def first(self, said: ReplyText) -> T | None:
         """The value of the most trusted phrase that stands in a text; None if none does."""
         found = min(self._all(said), default=None, key=lambda each: each[0])
         return None if found is None else found[1]
 
-    def all(self, said: Said) -> list[T]:
+    def all(self, said: ReplyText) -> list[T]:
         """The values of all phrases that stand in a text, the most trusted first."""
         return [value for _, value in sorted(self._all(said), key=lambda each: each[0])]
 
-    def _all(self, said: Said) -> Iterator[tuple[int, T]]:
+    def _all(self, said: ReplyText) -> Iterator[tuple[int, T]]:
         for word in self._filed.keys() & said.words:
             for rank, parts, value in self._filed[word]:
                 if _stands(parts, said.text):

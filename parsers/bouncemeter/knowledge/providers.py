@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 
-from bouncemeter.knowledge.phrases import Phrases, Said
+from bouncemeter.knowledge.phrases import Phrases, ReplyText
 from bouncemeter.tables import table
 
 __all__ = ["MAX_OWN", "OTHER", "add_providers", "check_providers", "provider_by_words", "provider_of", "providers"]
@@ -80,7 +80,7 @@ def _signs() -> Phrases[str]:
     )
 
 
-def provider_by_words(said: Said) -> str:
+def provider_by_words(said: ReplyText) -> str:
     """The provider that signs its replies so, for the reason of a reply alone: anyone can write such a sign."""
     return _signs().first(said) or OTHER
 

@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 
 from bouncemeter.event import EnhancedCode, Event, Outcome
 from bouncemeter.knowledge.codes import explain
-from bouncemeter.knowledge.phrases import MAX_TEXT, Phrases, Said
+from bouncemeter.knowledge.phrases import MAX_TEXT, Phrases, ReplyText
 from bouncemeter.knowledge.providers import OTHER, provider_by_words, provider_of
 from bouncemeter.tables import table
 
@@ -23,12 +23,12 @@ __all__ = [
     "ProviderCode",
     "Reason",
     "find_reason",
+    "finding_of",
     "reason_of",
     "reasons",
-    "said",
+    "reply_text",
     "todo",
-    "why_of",
-    "words_of",
+    "words_without_recipient",
 ]
 
 UNKNOWN = "other"
@@ -147,20 +147,20 @@ def _phrases() -> Phrases[tuple[str, str]]:
     return Phrases((text, (row["reason"], row["source"])) for row in rows for text in row["texts"])
 
 
-def said(text: str | None, reply_code: int | None) -> Said:
+def reply_text(text: str | None, reply_code: int | None) -> ReplyText:
     """The words of the reply itself, without what our own server wrote before it."""
     text = text or ""
     if reply_code is not None:
         starts = [start for mark in " -" if (start := text.find(f"{reply_code}{mark}")) >= 0]
         text = text[min(starts, default=0) :]
-    return _said(text[:MAX_TEXT])
+    return _reply_text(text[:MAX_TEXT])
 
 
-_said = lru_cache(maxsize=64)(Said)
+_reply_text = lru_cache(maxsize=64)(ReplyText)
 """The same reply is looked at for its reason and for the blocklists that it names."""
 
 
-def words_of(event: Event) -> str | None:
+def words_without_recipient(event: Event) -> str | None:
     """What was said, without the recipient's address: the words of a reply do not depend on it, and the same words come
     again and again."""
     text, recipient = event.text, event.recipient
@@ -174,20 +174,20 @@ _PLAIN_ADDRESS = re.compile(r"[^<>\s]{1,320}")
 
 def reason_of(event: Event) -> str | None:
     """The reason of a refusal or deferral; None for a delivery."""
-    found = why_of(event)
+    found = finding_of(event)
     return found.reason if found is not None else None
 
 
-def why_of(event: Event) -> Finding | None:
+def finding_of(event: Event) -> Finding | None:
     """The reason of a refusal or deferral, and how it was found; None for a delivery."""
     if event.outcome is Outcome.DELIVERED:
         return None
     if event.outcome is Outcome.REJECTED:
-        return find_reason(event.code, event.reply_code, words_of(event), OURSELVES)
+        return find_reason(event.code, event.reply_code, words_without_recipient(event), OURSELVES)
     provider = provider_of(event.relay, event.recipient)
     if event.outcome is Outcome.EXPIRED:
         return Finding("expired", provider, "outcome")
-    return find_reason(event.code, event.reply_code, words_of(event), provider)
+    return find_reason(event.code, event.reply_code, words_without_recipient(event), provider)
 
 
 def todo(found: Finding) -> str:
@@ -206,11 +206,11 @@ def find_reason(code: EnhancedCode, reply_code: int | None, text: str | None, pr
         text: The reply or error as logged. Anyone may have written it; its length does not matter.
         provider: Who refused. If that is unknown, signs in the text may tell, for the reason alone.
     """
-    found = next(_findings(code, reply_code, said(text, reply_code), provider))
+    found = next(_findings(code, reply_code, reply_text(text, reply_code), provider))
     return replace(found, provider=OTHER) if provider == OURSELVES else found
 
 
-def _findings(code: EnhancedCode, reply_code: int | None, words: Said, provider: str) -> Iterator[Finding]:
+def _findings(code: EnhancedCode, reply_code: int | None, words: ReplyText, provider: str) -> Iterator[Finding]:
     """What can be told of a reply, the most trusted first."""
     by_code, by_words = _provider_codes()
     if provider == OTHER:
