@@ -1,62 +1,66 @@
-# make run    install into .venv and serve metrics: of the sample logs, or of LOG=/var/log/mail.log
-# make test   install everything and run all tests; as root on Debian or Ubuntu with the real servers
-# make lint   style and types          make format   put the style right
-# make bench  compare the cost of reading LINES=1000000 lines with other tools
-# make fuzz   look for input that breaks a parser or source, SECONDS=600 for each
-# make grafana write dashboards, provisioning and alerts anew; make demo serve a day of mail to look at them with
-# make golden write the golden files of tests/logs anew     make docs   write docs/commands.md anew
+# `make` alone prints the targets.
 
 PYTHON ?= python3
 LISTEN ?= 127.0.0.1:19525
 LOG ?=
 LINES ?= 1000000
 SECONDS ?= 600
+CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SAMPLES = tests/logs/postfix tests/logs/exim tests/logs/exchange
 BIN = .venv/bin
+# Many tests wait for a server: more processes than cores.
+PYTEST = -m pytest -q -n $$(($(CORES) + 2)) --dist loadgroup
 
-.PHONY: run test lint format bench fuzz golden docs grafana demo clean
+.PHONY: help run quick test lint format bench fuzz golden docs grafana demo clean
 
-run: .venv/run.stamp
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+
+run: .venv/run.stamp ## install into .venv and serve metrics: of the sample logs, or of LOG=/var/log/mail.log
 	@exec $(BIN)/bouncemeter serve --no-state --from-start --web.listen-address $(LISTEN) $(or $(LOG),$(SAMPLES))
 
-test: .venv/dev.stamp
-	sh tests/servers/install
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
-	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage report
+quick: .venv/dev.stamp ## run the tests that need no server, in a minute or so
+	$(BIN)/python $(PYTEST) -m "not needs and not slow" $(ARGS)
 
-lint: .venv/dev.stamp
+test: .venv/dev.stamp ## run all tests, with real servers of their own; COVERAGE=yes measures what they run
+	sh tests/servers/install
+	$(if $(COVERAGE),$(BIN)/coverage erase)
+	$(BIN)/$(if $(COVERAGE),coverage run,python) $(PYTEST) $(ARGS)
+	$(if $(COVERAGE),$(BIN)/coverage combine --quiet)
+	$(if $(COVERAGE),$(BIN)/coverage report)
+
+lint: .venv/dev.stamp ## check style, types and the direction of imports
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-format: .venv/dev.stamp
+format: .venv/dev.stamp ## put the style right
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: .venv/dev.stamp
+bench: .venv/dev.stamp ## compare the cost of reading LINES=1000000 lines with other tools
 	$(BIN)/python -m tests.bench.compare $(LINES)
 
-fuzz: .venv/dev.stamp
-	FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q -rP tests/test_fuzz.py
+fuzz: .venv/dev.stamp ## look for input that breaks a parser or a source, SECONDS=600 for each
+	FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q -rP -n $(CORES) tests/test_fuzz.py
 
-golden: .venv/dev.stamp
+golden: .venv/dev.stamp ## write the golden files of tests/logs again
 	WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py
 
-docs: .venv/dev.stamp
+docs: .venv/dev.stamp ## write docs/commands.md again
 	WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/test_docs.py -k reference
 
-grafana: .venv/dev.stamp
+grafana: .venv/dev.stamp ## write dashboards, provisioning and alerts again
 	$(BIN)/bouncemeter grafana export grafana
 	$(BIN)/bouncemeter rules export grafana/alerts
 
-demo: .venv/dev.stamp
+demo: .venv/dev.stamp ## serve a simulated day of mail with a Prometheus, to look at the dashboards
 	$(BIN)/python -m tests.grafana.day
 
-clean:
-	rm -rf .venv build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz
+clean: ## remove everything that make has made
+	rm -rf .venv .servers build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache \
+		.hypothesis .fuzz
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -13,12 +13,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.servers.available import need
+from tests.servers.programs import use_unpacked
 
 ROOT = Path(__file__).parent.parent
 GRAFANA = ROOT / "grafana"
 LOGS = ROOT / "tests" / "logs"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+use_unpacked()
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # a busy machine is no failure
+
+
+@pytest.hookimpl(trylast=True)  # after the tests were shuffled
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start slow tests first, so that no process is left with one when the others have finished."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out a test whose servers are missing; fail it in CI."""
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            need(name)
 
 
 @pytest.fixture(autouse=True)

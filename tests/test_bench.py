@@ -1,4 +1,4 @@
-"""The log that `make bench` reads is like a real one."""
+"""The log that `make bench` reads is like a real log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents are true: their commands run, and what is copied into them is the original."""
+"""The documentation is true: its commands run, and what it quotes matches the original."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_the_readme_names_every_metric() -> None:
         assert f"`{name}`" in README
 
 
-def test_the_plugin_page_holds_the_plugin_that_is_tested() -> None:
+def test_the_plugin_page_shows_the_tested_plugin() -> None:
     page = (ROOT / "docs" / "writing-a-parser.md").read_text()
     for name in ("pyproject.toml", "bouncemeter_tiny.py"):
         assert (ROOT / "tests" / "plugin" / name).read_text().strip() in page
 
 
 def _commands(name: str, group: Any) -> Iterator[tuple[str, Any]]:
-    """Every command, by all the words that call it."""
+    """Every command, with the words that call it."""
     for word, command in group.commands.items():
         words = f"{name} {word}".strip()
         if hasattr(command, "commands"):
@@ -61,7 +61,7 @@ def _commands(name: str, group: Any) -> Iterator[tuple[str, Any]]:
 
 
 def reference() -> str:
-    """What every command and its arguments say of themselves, as a page."""
+    """The help of every command and its arguments, as a page."""
     parts = ["# Commands\n\nWritten from what `--help` says, by `make docs`."]
     for name, command in sorted(_commands("", get_command(app))):
         parts += [f"\n## bouncemeter {name}\n", inspect.cleandoc(command.help), "\n| argument | |\n|---|---|"]
@@ -73,7 +73,7 @@ def reference() -> str:
     return "\n".join(parts) + "\n"
 
 
-def test_the_command_reference_is_the_help() -> None:
+def test_the_command_reference_matches_the_help() -> None:
     path = ROOT / "docs" / "commands.md"
     if os.environ.get("WRITE_DOCS"):
         path.write_text(reference())
@@ -91,11 +91,11 @@ def test_make_run_serves_the_sample_logs() -> None:
     ) as process:
         assert process.stderr is not None
         try:
-            end, said = time.monotonic() + 120, ""
-            while "Read " not in said and time.monotonic() < end:
-                said += process.stderr.readline()
-            assert f"Serving metrics at http://127.0.0.1:{port}/metrics" in said
-            assert "lines of exchange, exim, postfix:" in said
+            end, printed = time.monotonic() + 120, ""
+            while "Read " not in printed and time.monotonic() < end:
+                printed += process.stderr.readline()
+            assert f"Serving metrics at http://127.0.0.1:{port}/metrics" in printed
+            assert "lines of exchange, exim, postfix:" in printed
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
                 assert "mail_bounces_total{" in answer.read().decode()
         finally:

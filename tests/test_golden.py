@@ -1,6 +1,6 @@
 """Every fixture log gives exactly the records in the `.jsonl`, and the metrics in the `.prom`, beside it.
 
-After a change that is meant, `make golden` writes them anew; the difference is for a person to read.
+After an intended change, `make golden` writes them again; review the difference.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check(path: Path, found: str) -> None:
 
 
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_fixture_log_is_read_as_its_golden_files_say(path: Path) -> None:
+def test_a_fixture_log_gives_its_golden_files(path: Path) -> None:
     log, ledger, counters = LogReader(path.name, clock=lambda: CLOCK), Ledger(), Counters()
     counters.announce(path.parent.name)
     records = []
@@ -57,10 +57,10 @@ def test_fixture_log_is_read_as_its_golden_files_say(path: Path) -> None:
     registry.register(MailCollector(lambda: shown, [], lambda: None))
     page = generate_latest(registry).decode()
     families = list(MailCollector(lambda: shown, [], lambda: None).families())
-    now = re.compile(r"(?m)^mail_deferred_oldest_seconds{.*$").sub  # passes while this is compared
-    of_both = ((page, False), (in_openmetrics(registry).decode(), True))  # type: ignore[no-untyped-call]
-    for of_library, openmetrics in of_both:
-        assert now("", exposition(families, openmetrics=openmetrics).decode()) == now("", of_library)
+    now = re.compile(r"(?m)^mail_deferred_oldest_seconds{.*$").sub  # time passes during the comparison
+    pages = ((page, False), (in_openmetrics(registry).decode(), True))  # type: ignore[no-untyped-call]
+    for by_library, openmetrics in pages:
+        assert now("", exposition(families, openmetrics=openmetrics).decode()) == now("", by_library)
     changing = ("mail_deferred_oldest_seconds", "bouncemeter_build_info")
     check(
         path.with_suffix(".prom"),

@@ -1,1 +1,1 @@
-"""From log files to Prometheus: sources, the ledger of recipients, and the ways out."""
+"""From log files to Prometheus: sources, the ledger of recipients, and the outputs."""

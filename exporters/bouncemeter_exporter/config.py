@@ -1,8 +1,8 @@
-"""The configuration of `serve`: a TOML file, each part of which a flag can override.
+"""The configuration of `serve`: a TOML file. Flags override its settings.
 
 sources = ["/var/log/mail.log", { path = "/logs/exchange", format = "exchange" }]
 from_start = false
-state = "/var/lib/bouncemeter/state.db"     # false keeps none
+state = "/var/lib/bouncemeter/state.db"     # false: keep none
 
 [web]
 listen_address = ":19525"
@@ -43,7 +43,7 @@ class ConfigError(ValueError):
 
 
 def default_state() -> Path:
-    """Where the state is kept if nothing is said: the service's own folder, root's, or the user's."""
+    """Where the state is kept by default: the service's own folder, root's, or the user's."""
     if folder := os.environ.get("STATE_DIRECTORY"):  # systemd's
         return Path(folder.partition(":")[0]) / STATE
     if os.geteuid() == 0:
@@ -53,7 +53,7 @@ def default_state() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class SourceConfig:
-    """One source, as the command line names it, and its format if that is not to be detected."""
+    """One source, as the command line names it, and its format; if None, it is detected."""
 
     path: str
     format: str | None = None
@@ -78,10 +78,10 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def seconds(duration: str) -> float:
-    """The seconds of a duration such as `6d`, `36h` or `1d12h`, as Prometheus writes them.
+    """The seconds in a duration such as `6d`, `36h` or `1d12h`, as Prometheus writes them.
 
     Raises:
-        ValueError: The text is no duration.
+        ValueError: The text is not a duration.
     """
     if re.fullmatch(r"(?:[0-9]{1,9}[smhdw])+", duration) is None:
         raise ValueError(f"{duration!r} is not a duration such as 6d or 36h")
@@ -137,7 +137,7 @@ def _state(data: dict[str, Any], path: Path) -> Path | None:
         case str():
             return Path(value)
         case _:
-            raise ConfigError(f"{path}: state must be the name of a file, or false")
+            raise ConfigError(f"{path}: state must be a file name or false")
 
 
 def _file(name: str) -> Path | None:

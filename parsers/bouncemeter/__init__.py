@@ -1,3 +1,3 @@
-"""Mail-server logs, understood: a line of log in, an event out."""
+"""Parses mail server logs: a log line in, an event out."""
 
 __version__ = "0.1.0"

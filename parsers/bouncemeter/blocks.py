@@ -1,7 +1,7 @@
-"""Reading many lines at once: one pattern finds the lines of usual forms in a block of text, and each becomes a row of
-texts. Of most rows no entry is ever made: mail that came, was delivered and left can be counted as it stands.
+"""Reads many lines at once: one pattern finds the lines of usual forms in a block of text, and each becomes a row of
+texts. Most rows never become entries: ordinary mail is counted directly from its rows.
 
-What is not of a usual form and may still matter is looked at more closely, line by line.
+A line of another form that may still matter gets a closer look on its own.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ __all__ = ["Block", "Columns", "Row", "Rows", "UsualReader", "read_lines"]
 T = TypeVar("T")
 
 Row = tuple[str, ...]
-"""The texts of one line, empty where the line has none: see `bouncemeter.lowering.LoweredBlock`."""
+"""The texts of one line; a text that the line lacks is empty. See `bouncemeter.lowering.LoweredBlock`."""
 
 
 class Columns(NamedTuple):
-    """What is where in a row.
+    """The index of each field in a row.
 
     Attributes:
-        stamp: When.
-        origin: Host and program, as one text; None where the lines of the format have none.
-        queue_id, recipient, original_recipient, relay, delay: As in `Event`, as texts.
-        arrival: Not empty in the line of an arrival.
-        peer: The client's address, in the line of an arrival.
+        stamp: The time stamp.
+        origin: Host and program, as one text; None if the lines of the format have neither.
+        queue_id, recipient, original_recipient, relay, delay: As in `Event`, but as text.
+        arrival: Not empty in an arrival's line.
+        peer: The client's address, in an arrival's line.
         sender: The sender, in the line that first names it.
-        removal: Not empty in the line that says that the message left the queue.
-        outcome: What happened, in the log's word; empty in lines that are no outcome.
-        code: The enhanced status code of a delivery; empty where there is none.
+        removal: Not empty in the line that records that the message left the queue.
+        outcome: The log's word for the outcome; empty in other lines.
+        code: The enhanced status code of a delivery; empty if there is none.
     """
 
     stamp: int
@@ -55,20 +55,20 @@ class Columns(NamedTuple):
 
     @classmethod
     def of(cls, names: Sequence[str], **other: str | None) -> Columns:
-        """Columns by the names of a row's texts, which are those of the fields but for some others."""
-        called = {column: other.get(column, column) for column in cls._fields}
-        return cls(**{column: None if name is None else names.index(name) for column, name in called.items()})  # type: ignore[arg-type]
+        """Find the columns by the names of a row's texts. `other` gives the names that differ from the fields' own."""
+        text_names = {column: other.get(column, column) for column in cls._fields}
+        return cls(**{column: None if name is None else names.index(name) for column, name in text_names.items()})  # type: ignore[arg-type]
 
 
 @dataclass(slots=True)
 class Rows:
-    """What lines tell, in their order.
+    """What lines contain, in their order.
 
     Attributes:
-        reader: What read them.
-        rows: The rows; one with nothing but a queue ID stands for a line that had to be told at once.
+        reader: The reader that read them.
+        rows: The rows; one with only a queue ID stands for a line that had to be parsed at once.
         parsed: The entries of those lines, in their order.
-        arrivals, deliveries, removals: The rows of each of these.
+        arrivals, deliveries, removals: The rows of each kind.
     """
 
     reader: UsualReader
@@ -79,7 +79,7 @@ class Rows:
     removals: list[Row] = field(default_factory=list)
 
     def sort(self) -> list[int]:
-        """Find the rows of each kind; the places of those that have to be told at once."""
+        """Find the rows of each kind. Returns the indexes of the rows that must be parsed at once."""
         columns, delivered = self.reader.columns, self.reader.delivered
         arrival, outcome, removal = columns.arrival, columns.outcome, columns.removal
         others = []
@@ -98,7 +98,7 @@ class Rows:
         return others
 
     def by_server(self) -> Mapping[str | None, Rows]:
-        """The same by host."""
+        """The rows by host."""
         stamp, origin, host_of = self.reader.columns.stamp, self.reader.columns.origin, self.reader.host_of
         origins = {row[origin] for row in self.rows} - {""} if origin is not None else {""}
         hosts = {each: host_of(each) for each in origins}
@@ -125,8 +125,8 @@ class Rows:
         """The entries in their order.
 
         Args:
-            without: The queue IDs of messages of which outcomes and steps are left out.
-            known: Queue IDs of messages of which the sender need not be told. It may change from row to row.
+            without: Queue IDs of messages whose outcomes and steps are left out.
+            known: Queue IDs of messages whose sender is not needed again. It may change from row to row.
         """
         columns, entries_of, parsed = self.reader.columns, self.reader.entries_of, iter(self.parsed)
         stamp, queue_id, arrival, sender = columns.stamp, columns.queue_id, columns.arrival, columns.sender
@@ -140,22 +140,22 @@ class Rows:
                 yield from entries_of(row)
 
     def texts(self, place: int) -> Iterator[str]:
-        """One text of each row."""
+        """The text at one index of each row."""
         return map(itemgetter(place), self.rows)
 
     def span(self) -> tuple[float, float] | None:
-        """The earliest and the latest time that the rows tell, in seconds since 1970 UTC; None if they tell none."""
+        """The earliest and the latest time in the rows, in seconds since 1970 UTC; None if they have none."""
         stamps = set(self.texts(self.reader.columns.stamp)) - {""}
         return self.reader.stamps.span(stamps)
 
 
 @dataclass(slots=True)
 class Block:
-    """What some lines tell.
+    """What some lines contain.
 
     Attributes:
-        rows: What they tell, in a format that has usual lines.
-        entries: What they tell, in another format.
+        rows: Their rows, if the format has usual lines.
+        entries: Their entries, in any other format.
         events, other, unparsed: How many lines were outcomes, were of no interest, or could not be read.
     """
 
@@ -170,10 +170,10 @@ class Block:
         return iter(self.entries) if self.rows is None else self.rows.entries()
 
     def parse(self, read: Callable[[T], Sequence[Entry]], line: T) -> Sequence[Entry]:
-        """The entries of one line, which is counted; none if it cannot be read."""
+        """Read and count one line. Returns its entries; none if it cannot be read."""
         try:
             entries = read(line)
-        except Exception:  # UnparsedLineError, or a fault of a plugin: neither may cost other lines
+        except Exception:  # UnparsedLineError, or a plugin's bug: neither may lose other lines
             self.unparsed += 1
             return ()
         for entry in entries:
@@ -194,14 +194,14 @@ def read_lines(lines: Iterable[str], read: Callable[[str], Sequence[Entry]]) -> 
 
 
 class UsualReader(ABC):
-    """Reads lines one by one, or, much faster, a block of them. A format's reader says what its usual lines are.
+    """Reads lines one by one, or, much faster, a block of them. A format's reader defines its usual lines.
 
     Attributes:
         mta: The parser's name.
         lines: Finds the lines of usual forms.
-        columns: What is where in their rows.
-        delivered: The outcomes that are deliveries.
-        stamps: Turns time stamps into times.
+        columns: The index of each field in their rows.
+        delivered: The log's words for a delivery.
+        stamps: Converts time stamps to times.
     """
 
     mta: str
@@ -218,27 +218,27 @@ class UsualReader(ABC):
 
     @abstractmethod
     def entries_of(self, row: Row) -> Sequence[Entry]:
-        """The entries of a row: those of its line."""
+        """The entries of a row's line."""
 
     @abstractmethod
     def look_closer(self, row: Row) -> Sequence[Entry]:
-        """The entries of the line of a row with a `CLOSER`."""
+        """The entries of a row's line, if the row has a `CLOSER`."""
 
-    def host_of(self, origin: str) -> str | None:  # noqa: ARG002 - here for formats whose lines tell none
-        """The host of an origin."""
+    def host_of(self, origin: str) -> str | None:  # noqa: ARG002 - here for formats without origins
+        """The host in an origin."""
         return None
 
     def is_ours(self, origin: str) -> bool:
-        """Whether the program of an origin is one of this format's."""
+        """Whether the program in an origin belongs to this format."""
         raise NotImplementedError
 
     @abstractmethod
     def passed_to(self, row: Row) -> str | None:
-        """The queue ID that the next server says it gave the message of a delivery."""
+        """The queue ID that the next server says it gave the delivered message."""
 
     @abstractmethod
     def seconds(self, delay: str) -> float:
-        """A delay as a number of seconds."""
+        """A delay in seconds."""
 
     def block(self, text: str) -> Block:
         """Read a block of lines.

@@ -1,8 +1,8 @@
-"""What a line of a mail log says: the vocabulary that parsers give and exporters take.
+"""The vocabulary of mail logs: parsers produce these types, exporters consume them.
 
 An `Event` is an outcome: something happened to a recipient (or our own server refused mail). A `Step` is
-what else has to be known of a message to tell recipients from attempts: where it came from, who sent it,
-when it left the queue.
+anything else about a message that is needed to count recipients and not attempts: where it came from, who
+sent it, when it left the queue.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["EnhancedCode", "Entry", "Event", "Kind", "Outcome", "Stage", "Step",
 
 
 class Outcome(StrEnum):
-    """What became of one attempt."""
+    """How one attempt ended."""
 
     DELIVERED = "delivered"
     DEFERRED = "deferred"
-    """Not now; the server will retry."""
+    """Failed for now; the server will retry."""
     BOUNCED = "bounced"
     """Refused for good."""
     EXPIRED = "expired"
@@ -91,10 +91,10 @@ _OUTCOME_CODES = {
 
 
 def undefined_code(outcome: Outcome, reply_code: int | None) -> EnhancedCode:
-    """The code of a reply that carries none: the undefined one of its class (RFC 3463, X.0.0).
+    """The code for a reply that has none: the undefined code of its class (RFC 3463, X.0.0).
 
     Args:
-        outcome: Decides where there is no SMTP reply either.
+        outcome: Decides the class if there is no SMTP reply either.
         reply_code: The three digits of the SMTP reply, or None.
     """
     if outcome is not Outcome.EXPIRED and reply_code is not None and reply_code // 100 in (2, 4, 5):
@@ -104,26 +104,26 @@ def undefined_code(outcome: Outcome, reply_code: int | None) -> EnhancedCode:
 
 @dataclass(slots=True)
 class Event:
-    """One outcome, as one line of the log has it.
+    """One outcome, from one line of the log.
 
     Attributes:
-        time: Seconds since 1970 UTC, or None where the line has no time.
+        time: Seconds since 1970 UTC, or None if the line has no time.
         mta: The parser's name: `postfix`, `exim`, `exchange`.
-        host: The host that the line names as its writer.
+        host: The host that wrote the line, as the line names it.
         outcome: What happened.
-        code: The enhanced status code: the log's, else the undefined one of its class.
+        code: The enhanced status code from the log, else the undefined code of its class.
         reply_code: The three digits of the SMTP reply, if the log has one.
-        queue_id: The message's name in the queue; None for a refusal before there was one.
-        recipient: The address tried. None where the line speaks of all recipients (Postfix's expiry).
-        original_recipient: The address before aliases and rewriting, where it differs.
+        queue_id: The message's name in the queue; None for a rejection before the message had one.
+        recipient: The address tried; None if the line is about all recipients (Postfix's expiry).
+        original_recipient: The address before aliases and rewriting, if it differs.
         sender: The envelope sender; the empty string is the null sender of a notification.
         relay: The other server: where mail went (also a file or a command, `|/usr/bin/vacation`), or, for a
             rejection, the client that was refused.
         delay: Seconds from acceptance to this line.
         text: The reply or error, as logged.
-        stage: For a rejection, where in the dialogue.
-        passed_to: The queue ID that the next server says it gave the message. Anyone can say so.
-        forwarded: It was our own server that said so: the message goes on under `passed_to`, to other recipients.
+        stage: For a rejection, the stage of the SMTP dialogue.
+        passed_to: The queue ID that the next server says it gave the message. Any server can claim this.
+        forwarded: Whether our own server gave `passed_to`: the message continues as that, to other recipients.
     """
 
     mta: str
@@ -150,28 +150,28 @@ class Event:
 
 
 class StepKind(StrEnum):
-    """What a `Step` tells of a message."""
+    """What a `Step` records about a message."""
 
     ARRIVED = "arrived"
-    """Accepted into the queue. `peer` is the client's address, `related` the queue ID it had before, if told."""
+    """Accepted into the queue. `peer` is the client's address, `related` its earlier queue ID, if logged."""
     QUEUED = "queued"
-    """The queue manager took it up: its sender is known."""
+    """The queue manager picked it up: its sender is known."""
     NOTIFIED = "notified"
-    """A notification about it was made, under the queue ID `related`."""
+    """The server made a notification about it, with the queue ID `related`."""
     PASSED_ON = "passed on"
-    """The recipient `recipient` became others, or went to another server of ours: it does not end here."""
+    """Other addresses replaced `recipient`, or it went to another of our servers: it does not end here."""
     DROPPED = "dropped"
-    """The recipient `recipient` was thrown away on purpose: neither delivered nor bounced."""
+    """`recipient` was discarded on purpose: neither delivered nor bounced."""
     REMOVED = "removed"
     """It left the queue."""
 
 
 @dataclass(slots=True)
 class Step:
-    """A station of a message's life that is not an outcome.
+    """Something that happened to a message, other than an outcome.
 
     Attributes:
-        what: Which station.
+        what: What happened.
         time, mta, host, queue_id, sender: As in `Event`.
         peer: The address of the client that handed the message over.
         related: Another queue ID; see `StepKind`.
@@ -190,4 +190,4 @@ class Step:
 
 
 Entry = Event | Step
-"""What one line of a log can give."""
+"""What a parser makes of one line."""

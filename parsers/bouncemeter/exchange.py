@@ -1,9 +1,9 @@
 """Microsoft Exchange: message tracking logs (2007 to 2019 and SE) and SMTP protocol logs.
 
-Comes in: one line of CSV, under a `#Fields:` line that may come again anywhere in a file. Goes out: an
-outcome for every recipient of a row, rejections, and the steps of a message. In a protocol log an outcome
-is a reply; the recipient it belongs to is an earlier row of the same session.
-Columns and events are listed in `exchange.toml`.
+Input: one line of CSV, under a `#Fields:` line that a file may repeat anywhere. Output: an outcome for every
+recipient of a row, rejections, and the steps of a message. In a protocol log an outcome is a reply; its
+recipient is in an earlier row of the same session.
+`exchange.toml` lists the columns and events.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ first_field = lowered(stamp("stamp") + ",")
 one_recipient = pp.Regex(rf'(?:{quoted_local_part}|[^;"])++') | pp.Regex(r"[^;]++")
 recipients = lowered_list(pp.ZeroOrMore(one_recipient + pp.Suppress(pp.Opt(";"))))
 
-# A status may hold `;` itself: one ends where the next begins, with a reply's digits or a bracket.
+# A status may contain `;` itself: it ends where the next one begins, with a reply's digits or a bracket.
 one_status = pp.Regex(r"\[\{(?s:.)*?\}\](?=;(?:\[\{|[2-5][0-9]{2}[ -]|;|$)|$)") | pp.Regex(
     r"(?:[^;]|;(?!\[\{|[2-5][0-9]{2}[ -]|;|$))++"
 )
@@ -76,14 +76,14 @@ command = lowered(
 record = lowered(pp.Regex("sending message with RecordId ") + pp.Word(pp.nums)("record"))
 
 STAGES = {"MAIL": Stage.MAIL, "RCPT": Stage.RCPT, "DATA": Stage.DATA, "BDAT": Stage.DATA, "": Stage.CONNECT}
-"""The refused command; all others come before MAIL."""
+"""By the refused command; all others come before MAIL."""
 
 _FAILURES = {"4": Outcome.DEFERRED, "5": Outcome.BOUNCED}
 
 MAX_SESSIONS = 10_000
 MAX_COMMANDS = 1_000
-"""Sessions of a protocol log that are open at a time, and unanswered commands of one; past that the oldest is
-forgotten."""
+"""How many sessions of a protocol log may be open at a time, and how many commands of one may be unanswered; past
+that, the oldest is forgotten."""
 
 
 class ExchangeParser:
@@ -92,7 +92,7 @@ class ExchangeParser:
     name = "exchange"
 
     def recognises(self, line: str) -> bool:
-        """A header line, or a row with a time and the number of columns of a known version."""
+        """Whether a line is a header, or a row with a time and as many columns as a known version has."""
         line = line.removeprefix("\ufeff")
         if line.startswith(("#Software: Microsoft Exchange", "#Log-type: Message Tracking", "#Fields: date-time,")):
             return True
@@ -116,10 +116,10 @@ class _Session:
     """One SMTP session of a protocol log.
 
     Attributes:
-        commands: Sent and not yet answered: verb and address.
+        commands: Sent but not yet answered: verb and address.
         accepted: Recipients accepted and waiting for the end of the data.
-        refused_mail: The reply to MAIL, if that was a refusal: it decides about every recipient.
-        continued: The digits of a reply whose last line has not come.
+        refused_mail: The reply to MAIL, if it was a refusal: it decides for every recipient.
+        continued: The digits of a reply whose last line has not come yet.
     """
 
     commands: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=MAX_COMMANDS))
@@ -148,12 +148,12 @@ class _Reader:
         columns = _columns(line)
         names = self._names or LAYOUTS.get(len(columns))
         if names is None or len(columns) < min(9, len(names)):
-            raise UnparsedLineError(f"{len(columns)} columns, and no #Fields: line that says what they are")
+            raise UnparsedLineError(f"its {len(columns)} columns fit neither a #Fields: line nor a known version")
         found = dict(zip(names, columns, strict=False))
         if "event-id" in found:
-            return list(self._tracked(found))
+            return list(self._tracking_row(found))
         if "session-id" in found:
-            return list(self._spoken(found))
+            return list(self._protocol_row(found))
         return ()
 
     def memory(self) -> str:
@@ -162,14 +162,14 @@ class _Reader:
         return json.dumps([self._names, self._receiving, self._host, sessions])
 
     def recall(self, memory: str) -> None:
-        """Go on with what `memory` gave."""
+        """Continue from what `memory` returned."""
         try:
             self._names, self._receiving, self._host, sessions = json.loads(memory)
             for name, fields in sessions:
                 fields["commands"] = deque(map(tuple, fields["commands"]), MAX_COMMANDS)
                 self._sessions[name] = _Session(**fields)
         except (TypeError, KeyError) as error:
-            raise ValueError(f"not what a reader of Exchange logs remembers: {error}") from error
+            raise ValueError(f"not the memory of an Exchange log reader: {error}") from error
 
     def _header(self, line: str) -> None:
         if line.startswith("#Log-type:"):
@@ -179,7 +179,7 @@ class _Reader:
 
     # --- message tracking ---------------------------------------------------------------------------------------
 
-    def _tracked(self, found: dict[str, str]) -> Iterator[Entry]:
+    def _tracking_row(self, found: dict[str, str]) -> Iterator[Entry]:
         event = found["event-id"].upper()
         self._host = _writer(found, event) or self._host
         if event in STEPS:
@@ -188,7 +188,7 @@ class _Reader:
         if outcome is None:
             return
         if not found.get("internal-message-id"):
-            raise UnparsedLineError(f"a row of event {event} without an internal-message-id")
+            raise UnparsedLineError(f"its event {event} has no internal-message-id")
         if event in ("SEND", "SENDEXTERNAL") and _is_internal(found):
             yield from self._steps(found, StepKind.PASSED_ON)
             return
@@ -196,12 +196,14 @@ class _Reader:
         whole = found.get("recipient-status", "")
         given = [whole] if len(names) < 2 else statuses.items(whole)
         for position, recipient in enumerate(names or [None]):
-            said = given[min(position, len(given) - 1)] if given else ""
-            yield self._tracked_outcome(found, outcome, recipient, said)
+            recipient_status = given[min(position, len(given) - 1)] if given else ""
+            yield self._tracked_outcome(found, outcome, recipient, recipient_status)
 
-    def _tracked_outcome(self, found: dict[str, str], outcome: Outcome, recipient: str | None, said: str) -> Event:
-        parts = _status_parts(said)
-        text = parts.get("LED", said)
+    def _tracked_outcome(
+        self, found: dict[str, str], outcome: Outcome, recipient: str | None, recipient_status: str
+    ) -> Event:
+        parts = _status_parts(recipient_status)
+        text = parts.get("LED", recipient_status)
         code, reply_code = code_of(smtp_reply.values(text) or {}, outcome)
         if outcome is Outcome.BOUNCED and (str(code) in EXPIRY_CODES or _says_expired(text, str(code))):
             outcome = Outcome.EXPIRED
@@ -223,7 +225,7 @@ class _Reader:
         )
 
     def _steps(self, found: dict[str, str], what: StepKind) -> Iterator[Step]:
-        """One step for the message, or one for each recipient that it is about."""
+        """One step for the message, or one for each recipient that the row is about."""
         about: Sequence[str | None] = [None]
         message = found.get("internal-message-id", "")
         if what is not StepKind.ARRIVED:
@@ -254,50 +256,50 @@ class _Reader:
 
     # --- protocol logs ------------------------------------------------------------------------------------------
 
-    def _spoken(self, found: dict[str, str]) -> Iterator[Entry]:
+    def _protocol_row(self, found: dict[str, str]) -> Iterator[Entry]:
         name, event, data = found["session-id"], found.get("event", ""), found.get("data", "")
         session = self._sessions.get(name)
         if session is None:
             session = self._sessions[name] = _Session()
             if len(self._sessions) > MAX_SESSIONS:
                 self._sessions.popitem(last=False)
-        asked, answered = ("<", ">") if self._receiving else (">", "<")
-        if event == asked:
-            said = command.values(data)
-            if said is not None:
-                self._command(session, said)
-        elif event == answered:
+        command_event, reply_event = ("<", ">") if self._receiving else (">", "<")
+        if event == command_event:
+            parts = command.values(data)
+            if parts is not None:
+                self._command(session, parts)
+        elif event == reply_event:
             yield from self._answer(session, found, data)
         elif event == "*":
-            told = record.values(found.get("context", ""))
-            session.record = told["record"] if told else session.record
+            sending = record.values(found.get("context", ""))
+            session.record = sending["record"] if sending else session.record
         elif event == "-":
             del self._sessions[name]
             if not self._receiving:
                 for recipient in session.accepted:
-                    yield self._told(
+                    yield self._protocol_outcome(
                         session, found, Outcome.DEFERRED, recipient, "disconnected before the reply to the data"
                     )
 
-    def _command(self, session: _Session, said: dict[str, str]) -> None:
-        verb = said["verb"].upper()
+    def _command(self, session: _Session, parts: dict[str, str]) -> None:
+        verb = parts["verb"].upper()
         if verb == "MAIL":
-            session.sender, session.refused_mail = said.get("address"), None
+            session.sender, session.refused_mail = parts.get("address"), None
             session.accepted = []
-        elif verb == "BDAT" and "last" not in said:
+        elif verb == "BDAT" and "last" not in parts:
             verb = "CHUNK"
-        session.commands.append((verb, said.get("address", "")))
+        session.commands.append((verb, parts.get("address", "")))
 
     def _answer(self, session: _Session, found: dict[str, str], data: str) -> Iterator[Event]:
         further_line = bool(session.continued) and data.startswith(session.continued)
         whole = data[3:4] != "-" or f" {data[:3]} " in data  # newer versions write all lines of a reply in one row
         session.continued = "" if whole else data[:3]
         if further_line:
-            return  # the first line has decided
+            return  # the first line decided
         verb, recipient = session.commands.popleft() if session.commands else ("", "")
         if self._receiving:
             if data[:1] in ("4", "5"):
-                refusal = self._told(session, found, Outcome.REJECTED, recipient or None, data)
+                refusal = self._protocol_outcome(session, found, Outcome.REJECTED, recipient or None, data)
                 refusal.stage = STAGES.get(verb, Stage.HELO)
                 yield refusal
             return
@@ -309,7 +311,7 @@ class _Reader:
                 decisive = session.refused_mail or data
                 failure = _FAILURES.get(decisive[:1])
                 if failure:
-                    yield self._told(session, found, failure, recipient, decisive)
+                    yield self._protocol_outcome(session, found, failure, recipient, decisive)
                 else:
                     session.accepted.append(recipient)
             case "DATA" if data.startswith("3"):
@@ -325,9 +327,9 @@ class _Reader:
         accepted, session.accepted = session.accepted, []
         if failure or found.get("connector-id", "").lower() not in INTERNAL_CONNECTORS:
             for recipient in accepted:
-                yield self._told(session, found, failure or Outcome.DELIVERED, recipient, data)
+                yield self._protocol_outcome(session, found, failure or Outcome.DELIVERED, recipient, data)
 
-    def _told(
+    def _protocol_outcome(
         self, session: _Session, found: dict[str, str], outcome: Outcome, recipient: str | None, data: str
     ) -> Event:
         code, reply_code = code_of(smtp_reply.values(data) or {}, outcome)
@@ -345,13 +347,13 @@ class _Reader:
         )
 
 
-def _status_parts(said: str) -> dict[str, str]:
-    """The parts of a bracketed status: the first last-error, the last host. The error is the other server's
-    text and could imitate the parts behind it, but not those that Exchange wrote before and after."""
+def _status_parts(recipient_status: str) -> dict[str, str]:
+    """The parts of a bracketed status: the first last error, the last host. The error is the other server's
+    text and could imitate the parts after it, but not those that Exchange wrote before and after it."""
     parts: dict[str, str] = {}
-    if not said.startswith("[{"):
+    if not recipient_status.startswith("[{"):
         return parts
-    for name, value in status.groups(said):
+    for name, value in status.groups(recipient_status):
         if name != "LED" or name not in parts:
             parts[name] = value
     return parts
@@ -362,8 +364,8 @@ def _says_expired(text: str, code: str) -> bool:
 
 
 def _writer(found: dict[str, str], event: str) -> str | None:
-    """The server that wrote a row, by its short name: internal-message-id is a number of that server alone. It is the
-    client of what it sends and delivers, and the server in all else; a row may leave either out."""
+    """The short name of the server that wrote a row: an internal-message-id is unique only on that server. It is the
+    client in rows about outcomes, and the server in all others; a row may leave either out."""
     ours, other = found.get("server-hostname"), found.get("client-hostname")
     if event in OUTCOMES:
         ours, other = other, ours

@@ -1,13 +1,13 @@
-"""Exim: the main log, in a file or through syslog, any log_selector, message IDs of before and after 4.97.
+"""Exim: the main log, in a file or through syslog, any log_selector, message IDs from before and after 4.97.
 
-Comes in: one line, such as
+Input: one line, such as
 
     2026-11-24 15:58:10 1xVsuB-0001DU-2n ** a@dest.test R=dns T=smtp H=mx.dest.test [192.0.2.1]: SMTP error from
     remote mail server after RCPT TO:<a@dest.test>: 550 5.1.1 User unknown
 
-Goes out: outcomes, rejections, and the steps of a message through the queue. The two-character flag after the
-message ID tells the outcome; what follows the first free colon, and what stands in `C="..."`, was written by
-the other server and is read for its reply's code alone.
+Output: outcomes, rejections, and the steps of a message through the queue. The two-character flag after the
+message ID gives the outcome. The other server wrote the text after the first free colon and inside `C="..."`:
+only the reply's code and the next message ID are read from it.
 Source: "The Exim log files" in the Exim specification, and the text of log lines of Exim 4.50 to 4.98.
 """
 
@@ -49,15 +49,15 @@ start = own_start | syslog_prefix + pp.Opt(long_line_part) + pp.Opt(own_start)
 
 # --- addresses --------------------------------------------------------------------------------------------------
 
-# A local part that needs quotes is written without them, in lower case, and the quoted form follows:
-# `a b@dest.test <"A b"@dest.test>`. That the two agree shows that neither is somebody's text.
-# A local part has 64 characters at most (RFC 5321); by then nobody else has had the word in the line.
+# Exim writes a local part that needs quotes without them, in lower case, and the quoted form follows:
+# `a b@dest.test <"A b"@dest.test>`. If the two agree, neither is somebody's free text.
+# A local part has at most 64 characters (RFC 5321); nobody else has written into the line up to there.
 unquoted = pp.Regex(
     r'(?=[^"\n]{1,322}+(?<= <)"(?P<local_part>[^"\\\n]{1,64})"@(?P<domain>[^\s<>]{1,255})>)'
     r"(?i:(?P=local_part)@(?P=domain))"
     r'(?= <")'
 )
-# One with a quote or backslash in it: the two agree up to there.
+# A local part with a quote or backslash in it: the two forms agree up to there.
 escaped = pp.Regex(r'(?P<head>[^"\\\n]{0,64}+)(?=["\\])[^\n]{1,320}?(?= <"(?i:(?P=head))\\)')
 quoted = pp.Regex(rf"{quoted_local_part}@[^\s<>:]++(?= [<(]|:| [A-Z]| (?:routing )?+defer |$)")
 plain = pp.Regex(r'(?![|/])(?:[^\s<>":]++|:(?=[^\s]))++(?= [<(]|:| [A-Z][A-Za-z0-9]*+[= ]| (?:routing )?+defer | :|$)')
@@ -79,8 +79,8 @@ interval = pp.Regex(r"(?:[0-9]+w)?(?:[0-9]+d)?(?:[0-9]+h)?(?:[0-9]+m)?(?:[0-9.]+
 queue_time = " QT=" + interval("queue_time")
 confirmation = ' C="' + pp.Regex(r'(?:[^"\\\n]++|\\.)*+')("confirmation") + '"'
 sender_field = pp.Regex(" [FP]=<") + bracketed_address("sender") + ">"
-# The name in a certificate (DN=) may hold quotes: its end is a quote before the next field, the error or the end.
-# The host stands before it, so that the name cannot make one up.
+# The name in a certificate (DN=) may contain quotes: it ends at a quote before the next field, the error or the end.
+# The host comes before it, so the name cannot fake one.
 other_field = pp.Regex(
     r" (?!(?:H|QT|C)=)[A-Za-z][A-Za-z0-9]*+\*?+="
     r'(?:"(?:[^"\n]++|"(?! (?!H=)[A-Z][A-Za-z0-9]*+\*?+=| ?:|$))*+"|<[^<>\n]*+>|(?:[^\s:]++|:(?=[^\s]))*+)'
@@ -89,14 +89,14 @@ flag_word = pp.Regex(r" (?:L[-.]?|K|TFO\*?|PRDR|DS|NOTLS|-K)(?= |:|$)")
 one_field = queue_time | confirmation | sender_field | other_field | flag_word
 fields = pp.ZeroOrMore(one_field) + pp.Opt(host) + pp.ZeroOrMore(one_field)
 
-# A system error comes before the host, a reply behind it: `defer (111): Connection refused H=mx.test [192.0.2.1]`.
+# A system error comes before the host, a reply after it: `defer (111): Connection refused H=mx.test [192.0.2.1]`.
 system_error = ": " + pp.Regex(r"[A-Z][A-Za-z '/]{0,80}?(?= H=)")("system_error")
 deferral = pp.Regex(r" (?:routing )?+defer \(-?[0-9]+\)") + pp.Opt(system_error) + fields
 
-# With log_selector +deliver_time a failure ends in `DT=`, behind the error.
+# With log_selector +deliver_time a failure ends in `DT=`, after the error.
 text = pp.Regex(r" ?: ?") + pp.Regex(r"(?:[^ \n]++| (?!DT=[0-9.]++s$))*+")("text")
 
-# --- the forms of a message under a message ID ------------------------------------------------------------------
+# --- the forms of a line with a message ID ----------------------------------------------------------------------
 
 flag = pp.Literal("=>") | "->" | ">>" | "*>" | "**" | "=="
 outcome = flag("flag") + " " + target + fields + pp.Opt(deferral) + (text | rest("text"))
@@ -150,7 +150,7 @@ of_recipients = (
     + mail_from
     + who
 )
-of_haste = (
+of_synchronization_error = (
     pp.Literal("SMTP protocol synchronization error (")
     + pp.Regex(r"[^()\n]*+\): rejected ")
     + (
@@ -165,10 +165,10 @@ of_connection = pp.Opt(temporarily) + "refused " + pp.Literal("connection")("com
 
 rejection = lowered(
     pp.Opt(message_id("queue_id") + " ")
-    + (by_rule | of_message | of_command | of_address | of_recipients | of_haste | of_connection)
+    + (by_rule | of_message | of_command | of_address | of_recipients | of_synchronization_error | of_connection)
 )
 
-# --- the other server's words -----------------------------------------------------------------------------------
+# --- the other server's reply -----------------------------------------------------------------------------------
 
 smtp_command = (
     pp.Regex(r"(?:pipelined )?(?:RCPT TO|MAIL FROM):<") + bracketed_address + pp.Regex(r">[^:\n]*+")
@@ -184,12 +184,12 @@ remote_reply = lowered(
 )
 
 queued_as = lowered(pp.Regex(r"(?s:.*) id=") + pp.Regex("[0-9A-Za-z-]{16,23}$")("passed_to"))
-"""`250 OK id=1xVsuB-0001DU-2n`: the next Exim's name for the message."""
+"""`250 OK id=1xVsuB-0001DU-2n`: the next Exim's message ID for the message."""
 
 local_reply = lowered(pp.FollowedBy(pp.Regex("[45]")) + reply)
-"""A text of our own configuration may begin with the reply to give."""
+"""A text from our own configuration may begin with the reply to send."""
 
-# --- what most lines of a log are, and which of the others may matter ------------------------------------------------
+# --- the usual lines of a log, and which other lines may matter ------------------------------------------------------
 
 end = pp.Regex(r"(?![^\n])")
 usual_field = pp.Regex(r' (?!(?:H|QT|C)=)[A-Za-z][A-Za-z0-9]*+\*?+=(?!["<])\S++(?<!:)')
@@ -226,11 +226,11 @@ usual_lines = lowered_block(
 
 any_line = lowered(start + rest("message"))
 
-# --- from words to facts ------------------------------------------------------------------------------------------
+# --- what the log's words mean ------------------------------------------------------------------------------------
 
 NO_TRY = (
     "retry time not reached",
-    "remote deliver",  # "remote deliveries suppressed", also in other forms
+    "remote deliver",  # "remote deliveries suppressed" and its variants
     "domain is in queue_",
     "domain matches queue_",
     "domain is held",
@@ -238,8 +238,8 @@ NO_TRY = (
     "concurrency limit reached for transport",
     "first-pass only routing",
 )
-"""Deferrals without a try: the retry time has not come, or the configuration queues the mail. The number in
-`defer (-53)` does not tell: it means another thing in each version of Exim."""
+"""Deferrals without an attempt: the retry time has not come, or the configuration queues the mail. The number in
+`defer (-53)` does not help: its meaning differs between versions of Exim."""
 
 GAVE_UP = (
     "retry timeout exceeded",
@@ -265,13 +265,13 @@ STAGES = {
     "recipient": Stage.RCPT,
     "recipients": Stage.RCPT,
 }
-"""The command or thing that was refused; all others come at or after DATA."""
+"""By what was refused; all others come at or after DATA."""
 
 _UNITS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 def _seconds(interval_text: str) -> float:
-    """Exim's `1h2m3s` and `0.123s` in seconds."""
+    """Exim's `1h2m3s` or `0.123s`, in seconds."""
     total, digits = 0.0, ""
     for character in interval_text:
         if character in _UNITS:
@@ -289,7 +289,7 @@ class EximParser:
     each_line_alone = True
 
     def recognises(self, line: str) -> bool:
-        """A line of Exim's own log, or of the program `exim` in syslog."""
+        """Whether a line is from Exim's own log, or from the program `exim` in syslog."""
         found = any_line.values(line)
         if found is None:
             return False
@@ -307,7 +307,7 @@ class EximParser:
 _any_message = lowered(message_id + " " | pp.Regex(r"exim [0-9.]+ daemon started|(?:Start|End) queue run: pid="))
 
 MARKS = ("rejected", "refused", " => ", " -> ", " >> ", " ** ", " == ")
-"""What any other message must contain to be of interest: a cheap test before other grammars are tried."""
+"""Any other message of interest contains one of these: a cheap test before trying other grammars."""
 
 
 _NAMES = usual_lines.names
@@ -347,7 +347,7 @@ class _Reader(UsualReader):
         if found is not None:
             return (self._rejection(found, prefix, message),)
         if _looks_like_an_outcome.matches(message):
-            raise UnparsedLineError("an outcome of an unknown form")
+            raise UnparsedLineError("it records an outcome in an unknown form")
         return ()
 
     def entries_of(self, row: Row) -> Sequence[Entry]:
@@ -379,14 +379,14 @@ class _Reader(UsualReader):
         )
 
     def _outcome(self, found: dict[str, str]) -> Sequence[Entry]:
-        said = found.get("text") or found.get("confirmation") or found.get("system_error")
-        outcome = self._outcome_of(found, said or "")
+        text = found.get("text") or found.get("confirmation") or found.get("system_error")
+        outcome = self._outcome_of(found, text or "")
         if outcome is None:
             return ()
-        answered = remote_reply.values(said or "") or {}
-        code, reply_code = code_of(answered, outcome)
+        reply_values = remote_reply.values(text or "") or {}
+        code, reply_code = code_of(reply_values, outcome)
         recipient, original = _recipients(found["target"], found.get("top"))
-        taker = found["target"] if found["target"][0] in "|/" else None
+        file_or_command = found["target"] if found["target"][0] in "|/" else None
         delay = found.get("queue_time")
         return (
             Event(
@@ -397,52 +397,52 @@ class _Reader(UsualReader):
                 host=found.get("host"),
                 reply_code=reply_code,
                 queue_id=found["queue_id"],
-                passed_to=_passed_to(said or "") if outcome is Outcome.DELIVERED else None,
+                passed_to=_passed_to(text or "") if outcome is Outcome.DELIVERED else None,
                 recipient=recipient,
                 original_recipient=original,
                 sender=found.get("sender"),
-                relay=found.get("relay", answered.get("relay", taker)),
+                relay=found.get("relay", reply_values.get("relay", file_or_command)),
                 delay=_seconds(delay) if delay else None,
-                text=said,
+                text=text,
             ),
         )
 
     @staticmethod
-    def _outcome_of(found: dict[str, str], said: str) -> Outcome | None:
+    def _outcome_of(found: dict[str, str], text: str) -> Outcome | None:
         match found["flag"]:
             case "=>" | "->" | ">>":
                 return Outcome.DELIVERED
             case "==":
-                return None if said.startswith(NO_TRY) else Outcome.DEFERRED
+                return None if text.startswith(NO_TRY) else Outcome.DEFERRED
             case "**":
                 # A remote server can write Exim's words for giving up into its 5xx reply, which is final by itself.
-                refused = (remote_reply.values(said) or {}).get("reply_code", "").startswith("5")
-                gave_up = not refused and any(words in said for words in GAVE_UP)
+                refused = (remote_reply.values(text) or {}).get("reply_code", "").startswith("5")
+                gave_up = not refused and any(words in text for words in GAVE_UP)
                 return Outcome.EXPIRED if gave_up else Outcome.BOUNCED
             case _:  # *> is a delivery that -N suppressed
                 return None
 
     def _rejection(self, found: dict[str, str], prefix: dict[str, str], message: str) -> Event:
-        said = found.get("text", "").lstrip(" :") or message
-        answered = local_reply.values(said) or {"reply_code": "450" if "temporarily" in found else "550"}
+        text = found.get("text", "").lstrip(" :") or message
+        reply_values = local_reply.values(text) or {"reply_code": "450" if "temporarily" in found else "550"}
         return Event(
             mta=PARSER.name,
             outcome=Outcome.REJECTED,
-            code=code_of(answered, Outcome.REJECTED)[0],
+            code=code_of(reply_values, Outcome.REJECTED)[0],
             time=self.stamps.seconds(prefix.get("stamp")),
             host=prefix.get("host"),
             queue_id=found.get("queue_id"),
             recipient=found.get("recipient"),
             sender=found.get("sender", found.get("mail")),
             relay=found.get("relay"),
-            text=said,
+            text=text,
             stage=STAGES.get(found.get("command", ""), Stage.DATA),
         )
 
 
-def _passed_to(said: str) -> str | None:
-    """The queue ID that a reply tells."""
-    return (queued_as.values(said) or {}).get("passed_to") if " id=" in said else None
+def _passed_to(text: str) -> str | None:
+    """The message ID that a reply names."""
+    return (queued_as.values(text) or {}).get("passed_to") if " id=" in text else None
 
 
 def _is_exim(prefix: dict[str, str]) -> bool:
@@ -453,14 +453,14 @@ _looks_like_an_outcome = lowered(message_id + " " + flag + " ")
 
 
 def _recipients(target_text: str, top: str | None) -> tuple[str, str | None]:
-    """The address tried and, where it differs, the one it came from."""
+    """The address tried and, if it differs, the original address."""
     if top is None:
         return target_text, None
     if target_text[0] in "|/:>" or target_text.startswith("save ") or top.startswith('"'):
-        # A file or pipe of that address; or the address itself, in quotes.
+        # A file or pipe for that address; or the address itself, in quotes.
         return top, None
     if "@" not in target_text and top.lower().startswith(f"{target_text}@".lower()):
-        return top, None  # a mailbox here
+        return top, None  # a local mailbox
     return target_text, top
 
 

@@ -1,8 +1,8 @@
 """pyparsing building blocks that the formats share: time stamps, the syslog prefix, addresses, codes, replies.
 
-White space is significant in logs, so every grammar built from these is closed by `exact`. All parts are
-anchored: a grammar reads a line from its left end, and the first free text that a stranger could have
-written ends the fields.
+White space is significant in logs, so every grammar built from these must be wrapped in `exact`. All parts
+are anchored: a grammar reads a line from its left end, and the fields end at the first free text that a
+stranger could have written.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = [
 
 
 def exact(grammar: pp.ParserElement) -> pp.ParserElement:
-    """A copy of a grammar that takes white space as it is: it skips none and expands no tabs."""
+    """A copy of a grammar that takes white space literally: it skips none and expands no tabs."""
     return grammar.copy().leave_whitespace(recursive=True).parse_with_tabs()
 
 
 def values(grammar: pp.ParserElement, line: str) -> dict[str, str] | None:
-    """The named values that a grammar finds in a line from its left end; None where it does not match."""
+    """The named values that a grammar finds in a line from its left end; None if it does not match."""
     try:
         return grammar.parse_string(line).as_dict()
     except pp.ParseException:
@@ -52,7 +52,7 @@ bsd_stamp = pp.Regex(r"(?:" + "|".join(MONTHS) + r") [ 0-9][0-9] [0-9]{2}:[0-9]{
 iso_stamp = pp.Regex(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
 )
-"""RFC 3339, also with a space for the T and without a zone."""
+"""RFC 3339, also with a space in place of the T, and without a zone."""
 
 exim_stamp = pp.Regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?: [+-][0-9]{4})?")
 """Exim's own: `2026-11-24 15:58:20.012 +0000`."""
@@ -88,7 +88,7 @@ _rfc5424_header = (
     + _program("program")
     + pp.Regex(r" [^\s]+ [^\s]+ ")
     + _structured_data
-    + pp.Regex(r" *\ufeff?")  # rsyslog leaves the space that RFC 3164 has before the text
+    + pp.Regex(r" *\ufeff?")  # rsyslog keeps the space that RFC 3164 has before the text
 )
 _bare_header = _program("program") + pp.Regex(r"\[[0-9]+\]: ")
 
@@ -105,7 +105,7 @@ usual_prefix = (
     + pp.Regex(r"\[[0-9]+\]: ")
     + pp.NotAny(_solaris_id)
 )
-"""The prefix as most servers have it, with nothing else between its parts: gives `stamp`, and `origin`, the host and
+"""The prefix as most servers write it, with nothing else between its parts: gives `stamp`, and `origin`, the host and
 the program with a space between them."""
 
 
@@ -115,7 +115,7 @@ quoted_local_part = r'"(?:[^"\\\n]++|\\.)*+"'
 """RFC 5321 Quoted-string, as a pattern."""
 
 bracketed_address = pp.Regex(rf"(?:{quoted_local_part}[^<>\n]*+|[^<>\n]*+)(?=>)")
-"""Whatever stands between angle brackets, in the quoted form brackets included."""
+"""Anything between angle brackets; its quoted part may itself contain brackets."""
 
 address = pp.Regex(rf'{quoted_local_part}[^<>\s]*+(?=>)|[^<>"\s]*+(?=>)')
 """An address of the usual form between angle brackets: no space, unless quoted."""
@@ -127,11 +127,11 @@ enhanced_code = pp.Regex(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])")
 
 reply = pp.Regex(r"[245][0-9]{2}(?![0-9])")("reply_code") + pp.Opt(pp.Regex(r"[ -]") + enhanced_code("code"))
 """The start of an SMTP reply: three digits, and the enhanced code if it follows at once (RFC 2034).
-A code that stands anywhere else is somebody's text."""
+A code anywhere else is just text that somebody wrote."""
 
 
 def code_of(found: dict[str, str], outcome: Outcome) -> tuple[EnhancedCode, int | None]:
-    """The code and the reply code among a grammar's values."""
+    """The enhanced code and the reply code in a grammar's values."""
     digits = found.get("reply_code")
     reply_code = int(digits) if digits else None
     text = found.get("code")

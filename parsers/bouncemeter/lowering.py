@@ -1,12 +1,12 @@
 """A pyparsing grammar compiled into one `re` pattern with the same meaning.
 
-pyparsing never goes back into a success: an alternative that matched is taken, an optional part that matched stays.
-Atomic groups and possessive quantifiers say exactly that, so the pattern accepts what the grammar accepts, gives the
-same values, and takes no more than linear time where the grammar's own patterns do not. What cannot be said so is
-refused when the module is imported, by a sentence that names the element.
+pyparsing never backtracks into a success: an alternative that matched is taken, an optional part that matched stays.
+Atomic groups and possessive quantifiers do exactly that, so the pattern accepts what the grammar accepts, gives the
+same values, and takes linear time if the grammar's own patterns do. An element that cannot be expressed this way
+raises an error that names it when the module is imported.
 
-Comes in: a grammar that takes white space as it is (`bouncemeter.grammar.exact`). Goes out: a `Lowered`, or, for a
-list such as the fields of a row, a `LoweredList`; or, for lines in a block of text, a `LoweredBlock`.
+Input: a grammar that takes white space literally (`bouncemeter.grammar.exact`). Output: a `Lowered`; for a list, such
+as the fields of a row, a `LoweredList`; for lines in a block of text, a `LoweredBlock`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Lowered:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """The pattern, compiled when it is first used: a log needs few of all formats' patterns."""
+        """The pattern, compiled on first use: one log needs few of the formats' patterns."""
         return re.compile(self._expression)
 
     @cached_property
@@ -54,7 +54,7 @@ class Lowered:
         return [groups.get(place, "") for place in range(1, self.pattern.groups + 1)]
 
     def values(self, line: str) -> dict[str, str] | None:
-        """The named values that the grammar finds in a line from its left end; None where it does not match."""
+        """The named values that the grammar finds in a line from its left end; None if it does not match."""
         match = self._match(line)
         if match is None:
             return None
@@ -66,7 +66,7 @@ class Lowered:
 
 
 class LoweredList:
-    """A grammar of a list: elements that come once, then one that is repeated, with its separators suppressed.
+    """A grammar of a list: elements that occur once, then one that repeats, with its separators suppressed.
 
     Attributes:
         grammar: The grammar that it was made from.
@@ -76,12 +76,12 @@ class LoweredList:
         self.grammar = grammar
         *once, more = grammar.exprs if isinstance(grammar, pp.And) else [grammar]
         if type(more) is not pp.ZeroOrMore or more.not_ender is not None:
-            raise CannotLowerError(f"a list ends in ZeroOrMore, not in {_name(more)}")
+            raise CannotLowerError(f"a list must end in ZeroOrMore, not in {_name(more)}")
         self._once = [re.compile(_Maker(capture=True).expression(part)) for part in once]
         self._more = re.compile(_Maker(capture=True).expression(more.expr))
 
     def items(self, line: str) -> list[str]:
-        """The elements of a list, from the left end of a line as far as it goes."""
+        """The elements of a list, from the left end of a line to the end of the list."""
         return [match[1] for match in self._matches(line)]
 
     def groups(self, line: str) -> list[tuple[str, ...]]:
@@ -103,14 +103,14 @@ class LoweredList:
 
 
 class LoweredBlock:
-    """A pattern that finds, in a block of lines, those of usual forms, and those that need a closer look.
+    """A pattern that finds the lines of usual forms in a block, and the lines that need a closer look.
 
-    Each line that is found gives a row: the texts of all names, empty where the line has none, and at the end, under
-    the name `CLOSER`, what has to be looked at: what follows the start, or all of a line without such a start. (Without
-    a colon it has no start of any kind, and is let go.)
+    Each line found gives a row: one text for each name, empty if the line lacks it. The last text, named `CLOSER`, is
+    what needs a closer look: the text after the start, or the whole line if it does not have this start. (A line
+    without a colon has no start of any kind, and is skipped.)
 
     Attributes:
-        start, forms, candidates: The grammars that it was made from.
+        start, forms, candidates: The grammars that the pattern was made from.
         names: The names of a row's texts, in their order.
     """
 
@@ -118,23 +118,23 @@ class LoweredBlock:
         self.start, self.forms, self.candidates = start, forms, candidates
         maker = _Maker()
         begin = maker.expression(start)
-        begun = next(iter(maker.groups))
-        form, look = maker.expression(forms), _Maker(named=False).expression(candidates)
+        start_group = next(iter(maker.groups))
+        form, candidate = maker.expression(forms), _Maker(named=False).expression(candidates)
         self.names = [*maker.groups.values(), CLOSER]
         if len(set(self.names)) < len(self.names):
-            raise CannotLowerError("a name stands twice in the forms of a block's lines")
+            raise CannotLowerError("a name occurs twice in the forms of a block's lines")
         self._expression = (
-            rf"\n(?:{begin})?+(?:(?({begun})(?:{form})|(?!))"
-            rf"|(?({begun})(?={look})|(?=[^:\n]*+:))(?P<{CLOSER}>[^\n]++))"
+            rf"\n(?:{begin})?+(?:(?({start_group})(?:{form})|(?!))"
+            rf"|(?({start_group})(?={candidate})|(?=[^:\n]*+:))(?P<{CLOSER}>[^\n]++))"
         )
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """The pattern, compiled when it is first used."""
+        """The pattern, compiled on first use."""
         return re.compile(self._expression)
 
     def rows(self, text: str) -> list[tuple[str, ...]]:
-        """The rows of a text, each of whose lines begins with a line feed."""
+        """The rows of a text. Each of its lines begins with a line feed."""
         return self.pattern.findall(text)
 
 
@@ -160,7 +160,7 @@ def lowered_list(grammar: pp.ParserElement) -> LoweredList:
 
 
 def lowered_block(*, start: pp.ParserElement, forms: pp.ParserElement, candidates: pp.ParserElement) -> LoweredBlock:
-    """Compile the grammars of a block's lines, none of which may match a line feed.
+    """Compile the grammars of a block's lines. None of them may match a line feed.
 
     Args:
         start: How usual lines start. Its first part has a name.
@@ -168,7 +168,7 @@ def lowered_block(*, start: pp.ParserElement, forms: pp.ParserElement, candidate
         candidates: What follows the start in other lines that may matter.
 
     Raises:
-        CannotLowerError: An element cannot be expressed exactly, or a name stands twice.
+        CannotLowerError: An element cannot be expressed exactly, or a name occurs twice.
     """
     return LoweredBlock(exact(start), exact(forms), exact(candidates))
 
@@ -186,8 +186,8 @@ class _Maker:
         named: Whether names become groups.
 
     Attributes:
-        groups: The names of the pattern's groups with those of the values.
-        loops: How many loops the element at hand stands in.
+        groups: The name of each group in the pattern, with the name of its value.
+        loops: How many loops contain the current element.
     """
 
     def __init__(self, *, capture: bool = False, named: bool = True) -> None:
@@ -198,15 +198,15 @@ class _Maker:
     def expression(self, element: pp.ParserElement) -> str:
         """The pattern of an element."""
         if element.skipWhitespace:
-            raise CannotLowerError(f"{_name(element)} skips white space: close the grammar by exact()")
+            raise CannotLowerError(f"{_name(element)} skips white space: wrap the grammar in exact()")
         if element.parseAction:
             raise CannotLowerError(f"{_name(element)} has a parse action")
         name = element.resultsName
         if name and not _single(element):
-            raise CannotLowerError(f"{_name(element)} is named {name}, and may give more than one value")
+            raise CannotLowerError(f"{_name(element)} is named {name}, but may give more than one value")
         if not name:
             if self.capture and _single(element):
-                return f"({self._apart(element)})"
+                return f"({self._unnamed_text(element)})"
             return self._unnamed(element)
         if not self.named:
             return self._unnamed(element)
@@ -216,10 +216,10 @@ class _Maker:
 
     def _unnamed(self, element: pp.ParserElement) -> str:
         try:
-            how = _HOW[type(element)]
+            translate = _TRANSLATIONS[type(element)]
         except KeyError:
             raise CannotLowerError(f"{_name(element)} cannot be lowered into a pattern") from None
-        return how(self, element)
+        return translate(self, element)
 
     def _and(self, element: pp.And) -> str:
         return "".join(map(self.expression, element.exprs))
@@ -228,8 +228,8 @@ class _Maker:
         return f"(?>{'|'.join(map(self._alternative, _alternatives(element)))})"
 
     def _alternative(self, element: pp.ParserElement) -> str:
-        """One alternative. Within a loop, CPython's `re` does not restore a group that an earlier turn set and that an
-        alternative set anew before it failed; so an alternative with groups is first tried without them."""
+        """One alternative. In a loop, if an earlier turn set a group, and an alternative sets it again and then fails,
+        CPython's `re` does not restore it. So an alternative with groups is first tried without them."""
         before = len(self.groups)
         made = self.expression(element)
         if not self.loops or len(self.groups) == before:
@@ -239,11 +239,11 @@ class _Maker:
     def _combine(self, element: pp.Combine) -> str:
         if element.joinString:
             raise CannotLowerError(f"{_name(element)} puts text between its parts")
-        return f"(?:{self._apart(element.expr)})"
+        return f"(?:{self._unnamed_text(element.expr)})"
 
     def _group(self, element: pp.Group) -> str:
         if not self.capture:
-            raise CannotLowerError(f"{_name(element)} is a group outside of a list")
+            raise CannotLowerError(f"{_name(element)} is a group outside a list")
         return self.expression(element.expr)
 
     def _opt(self, element: pp.Opt) -> str:
@@ -259,8 +259,8 @@ class _Maker:
         self.loops -= 1
         return f"(?:{made}){'*+' if type(element) is pp.ZeroOrMore else '++'}"
 
-    def _apart(self, element: pp.ParserElement) -> str:
-        """The pattern of an element that is one text, or none, to the outside."""
+    def _unnamed_text(self, element: pp.ParserElement) -> str:
+        """The pattern of an element that counts only as one whole text, or not at all."""
         inner = _Maker()
         made = inner.expression(element)
         if inner.groups:
@@ -268,13 +268,13 @@ class _Maker:
         return made
 
     def _regex(self, element: pp.Regex) -> str:
-        """A pattern of the grammar itself. Its named groups are values too, and get names of their own here."""
+        """A regular expression in the grammar. Its named groups are values too, and get unique names here."""
         if element.flags:
-            raise CannotLowerError(f"{_name(element)} has flags beside its pattern")
+            raise CannotLowerError(f"{_name(element)} has flags outside its pattern")
         pattern, own = str(element.pattern), f"own{len(self.groups)}"
         inner = re.compile(pattern).groupindex if "(?P<" in pattern else ()
         if inner and (self.loops or not self.named):
-            raise CannotLowerError(f"{_name(element)} has groups of its own within a loop")
+            raise CannotLowerError(f"{_name(element)} has named groups inside a loop")
         self.groups |= {f"{own}_{name}": name for name in inner}
         plain = _NAMED_GROUP.sub(lambda m: f"(?P<{own}_{m[1]}>" if m[1] else f"(?P={own}_{m[2]})", pattern)
         return _atomic(plain)
@@ -287,8 +287,8 @@ _PART = re.compile(
 
 
 def _atomic(pattern: str) -> str:
-    """A pattern that is not gone back into. Where there is no choice in it, or only how far its last part goes, it
-    needs no group for that: a group costs as much as it takes to match some characters."""
+    """A pattern that `re` never backtracks into. It needs no group if it has no choice, or if the only choice is how
+    far its last part goes: a group costs as much as matching a few characters."""
     place, choices = 0, list[bool]()
     while place < len(pattern) and (part := _PART.match(pattern, place)) is not None:
         place = part.end()
@@ -299,7 +299,7 @@ def _atomic(pattern: str) -> str:
 
 
 def _alternatives(element: pp.MatchFirst) -> Iterator[pp.ParserElement]:
-    """The alternatives of an element, and of those of them that are nothing but alternatives."""
+    """The alternatives of an element, with unnamed nested alternatives flattened."""
     for each in element.exprs:
         if type(each) is pp.MatchFirst and not each.resultsName:
             yield from _alternatives(each)
@@ -307,24 +307,24 @@ def _alternatives(element: pp.MatchFirst) -> Iterator[pp.ParserElement]:
             yield each
 
 
-_HOW: dict[type, Callable[[_Maker, Any], str]] = {
+_TRANSLATIONS: dict[type, Callable[[_Maker, Any], str]] = {
     pp.Regex: _Maker._regex,
     pp.Literal: lambda _, element: re.escape(element.match),
-    type(pp.Literal("x")): lambda _, element: re.escape(element.match),  # pyparsing has a class of its own for these
+    type(pp.Literal("x")): lambda _, element: re.escape(element.match),  # pyparsing has a class for single characters
     pp.Word: lambda _, element: _atomic(element.reString),
     pp.StringEnd: lambda _, __: r"\Z",
     pp.And: _Maker._and,
     pp.MatchFirst: _Maker._match_first,
-    pp.Suppress: lambda maker, element: maker._apart(element.expr),
+    pp.Suppress: lambda maker, element: maker._unnamed_text(element.expr),
     pp.Combine: _Maker._combine,
     pp.Group: _Maker._group,
     pp.FollowedBy: lambda maker, element: f"(?={maker.expression(element.expr)})",
-    pp.NotAny: lambda maker, element: f"(?!{maker._apart(element.expr)})",
+    pp.NotAny: lambda maker, element: f"(?!{maker._unnamed_text(element.expr)})",
     pp.Opt: _Maker._opt,
     pp.ZeroOrMore: _Maker._repeated,
     pp.OneOrMore: _Maker._repeated,
 }
-"""How each element is said as a pattern; whatever is not here is refused."""
+"""How to translate each element into a pattern; all others are refused."""
 
 
 def _single(element: pp.ParserElement) -> bool:

@@ -1,7 +1,7 @@
-"""Log formats are plugins: what a parser must offer, how parsers are found, how a file's format is told.
+"""Log formats are plugins: what a parser must provide, how parsers are found, how a file's format is detected.
 
 A parser is an object with the attributes of `Parser`, registered under the entry-point group
-`bouncemeter.parsers`. The built-in ones are registered in the same way.
+`bouncemeter.parsers`. The built-in ones are registered the same way.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 GROUP = "bouncemeter.parsers"
 
 LineReader = Callable[[str], Sequence[Entry]]
-"""Reads one line, without its line end, and gives what it tells; nothing for a line of no interest.
+"""Reads one line, without its line end, and returns its entries; none for a line of no interest.
 
 Raises `UnparsedLineError` for a line that should have been understood."""
 
@@ -45,64 +45,64 @@ class BlockReader(Protocol):
     def __call__(self, line: str, /) -> Sequence[Entry]: ...
 
     def block(self, text: str) -> Block:
-        """What whole lines tell, each of them with its line feed."""
+        """Read whole lines, each with its line feed."""
         ...
 
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A line reader that understands a line by those before it: what it knows of them outlives a restart."""
+    """A line reader that needs earlier lines to understand a line. What it remembers survives a restart."""
 
     def __call__(self, line: str, /) -> Sequence[Entry]: ...
 
     def memory(self) -> str:
-        """What it remembers, as a text."""
+        """What it remembers, as text."""
         ...
 
     def recall(self, memory: str) -> None:
         """Take over what another reader of the same file remembered.
 
         Raises:
-            ValueError: The text is none that `memory` gave.
+            ValueError: The text did not come from `memory`.
         """
         ...
 
 
 class UnparsedLineError(ValueError):
-    """A line has the look of something that matters, and could not be read."""
+    """A line looks as if it matters, but could not be read."""
 
 
 class ParserNotFoundError(LookupError):
-    """There is no parser of that name."""
+    """No parser has that name."""
 
 
 @runtime_checkable
 class Parser(Protocol):
     """A log format.
 
-    A parser may say `each_line_alone = True`: none of its lines needs one before it to be understood, so that whoever
-    looks for something may leave lines out.
+    A parser may set `each_line_alone = True` if it understands every line without the lines before it. A search may
+    then skip lines.
 
     Attributes:
-        name: The value of the label `mta`: lower case, a word.
+        name: The value of the label `mta`: one lower-case word.
     """
 
     @property
     def name(self) -> str: ...
 
     def recognises(self, line: str) -> bool:
-        """Whether a line is of this format. Called on a file's first lines, to detect its format."""
+        """Whether a line is in this format. Called on a file's first lines, to detect its format."""
         ...
 
     def reader(self, clock: Clock = time.time) -> LineReader:
-        """A reader for one file, which may remember the file's header and open sessions (then it is `Remembering`),
+        """A reader for one file. It may remember the file's header and open sessions (then it is `Remembering`), but
         nothing else."""
         ...
 
 
 @cache
 def parsers() -> dict[str, Parser]:
-    """All registered parsers by name. Two of one name: the built-in one wins, so that no plugin can take its place."""
+    """All registered parsers by name. If two have the same name, the built-in one wins: no plugin can replace it."""
     found: dict[str, Parser] = {}
     ordered = sorted(entry_points(group=GROUP), key=lambda entry: not entry.value.startswith("bouncemeter."))
     for entry in ordered:
@@ -114,7 +114,7 @@ def parsers() -> dict[str, Parser]:
 
 
 def parser(name: str) -> Parser:
-    """The parser of a name.
+    """The parser called `name`.
 
     Raises:
         ParserNotFoundError: No such parser is installed.
@@ -122,11 +122,11 @@ def parser(name: str) -> Parser:
     try:
         return parsers()[name]
     except KeyError:
-        raise ParserNotFoundError(f"no log format {name!r}; installed: {', '.join(sorted(parsers()))}") from None
+        raise ParserNotFoundError(f"unknown log format {name!r}; installed: {', '.join(sorted(parsers()))}") from None
 
 
 def detect(lines: Sequence[str]) -> Parser | None:
-    """The parser that recognises most of some lines of a file; None if none recognises any."""
+    """The parser that recognises most of a file's `lines`; None if no parser recognises any."""
     scores = {name: sum(map(each.recognises, lines)) for name, each in parsers().items()}
     best = max(scores, key=scores.__getitem__, default=None)
     return parsers()[best] if best is not None and scores[best] else None

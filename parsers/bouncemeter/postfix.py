@@ -1,12 +1,12 @@
 """Postfix: syslog or `maillog_file`, every delivery agent, every instance name.
 
-Comes in: one line, such as
+Input: one line, such as
 
     Nov 24 15:55:42 mta postfix/smtp[2904]: BD2052108B2: to=<full@dest.test>, relay=mx.dest.test[192.0.2.1]:25,
     delay=0.02, delays=0/0.01/0/0.01, dsn=4.2.2, status=deferred (host mx.dest.test[192.0.2.1] said: 452 4.2.2 ...)
 
-Goes out: outcomes, rejections, and the steps of a message through the queue. What stands in the parentheses
-after `status=` was written by the other server: it is read for the reply's code, and for nothing else.
+Output: outcomes, rejections, and the steps of a message through the queue. The other server wrote the text in
+parentheses after `status=`: only the reply's code and the next queue ID are read from it.
 Source: Postfix's log_adhoc(3), bounce(8), qmgr(8), smtpd(8), cleanup(8), postscreen(8).
 """
 
@@ -44,7 +44,7 @@ queue_id = pp.Regex(r"[0-9A-F]{5,20}(?=:)|[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{10
 
 number = pp.Regex(r"[0-9]+(?:\.[0-9]+)?")
 
-# With info_log_address_format = internal (the only form before Postfix 3.5) odd addresses stand unquoted.
+# With info_log_address_format = internal (the only form before Postfix 3.5) odd addresses are not quoted.
 recipient = address | pp.Regex(r".*?(?=>, (?:orig_to=<|relay=))")
 sender = address | pp.Regex(r".*?(?=>, (?:size=|status=))")
 
@@ -59,9 +59,9 @@ other_field = pp.Regex(r"(?!(?:delays?|dsn|status)=)[a-z][a-z_]*+=[^,\s(]*+, ")
 text = rest("text")
 end = pp.Regex(r"(?![^\n])")
 
-# --- the other server's words, after the last field -------------------------------------------------------------
+# --- the other server's reply, after the last field -------------------------------------------------------------
 
-said = (
+host_reply = (
     pp.Opt("delivery temporarily suspended: ")
     + "host "
     + client
@@ -70,14 +70,14 @@ said = (
 )
 """`host mx.dest.test[192.0.2.1] said: 550 5.1.1 ...`."""
 
-remote_reply = lowered(said | reply)
+remote_reply = lowered(host_reply | reply)
 
 queued_as = lowered(
     pp.Regex(r"(?s:.*)\b(?:queued|forwarded) as ") + pp.Regex("[0-9A-Za-z]{5,24}(?=\\)?$)")("passed_to")
 )
-"""`250 2.0.0 Ok: queued as 4X1`: the next server's name for the message."""
+"""`250 2.0.0 Ok: queued as 4X1`: the next server's queue ID for the message."""
 
-# --- the forms of a message under a queue ID -----------------------------------------------------------------------
+# --- the forms of a line with a queue ID ---------------------------------------------------------------------------
 
 attempt = (
     "to=<"
@@ -124,7 +124,7 @@ notification = (
 )
 
 removal = (pp.Literal("removed") | "requeued")("removed") + end
-"""`requeued` by postsuper(1): the message comes back under another queue ID, with `orig_id=`."""
+"""postsuper(1) writes `requeued`: the message returns with another queue ID, and `orig_id=`."""
 
 queue_line = lowered(
     queue_id("queue_id") + ": " + (delivery | queued | expiry | arrival | submission | notification | removal)
@@ -150,7 +150,7 @@ smtpd_rejection = (
     + pp.Opt(envelope)
 )
 
-# A header or body line is the sender's own text and ends in an envelope; our verdict is what follows the last one.
+# A header or body line is the sender's own text, then an envelope follows; our verdict comes after the last envelope.
 content_rejection = pp.Regex(r"reject: (?:(?:mime-|nested-)?header|body|content|mime-error) ")("content") + (
     pp.Regex(r"(?s:.)*(?<=: )(?=[45]\.[0-9]{1,3}\.[0-9]{1,3} )") + enhanced_code("code") + " " + text | text
 )
@@ -158,7 +158,7 @@ content_rejection = pp.Regex(r"reject: (?:(?:mime-|nested-)?header|body|content|
 rejection = lowered((pp.Literal("NOQUEUE") | queue_id("queue_id")) + ": " + (content_rejection | smtpd_rejection))
 bare_rejection = lowered(smtpd_rejection)
 
-# --- what most lines of a log are, and which of the others may matter ------------------------------------------------
+# --- the usual lines of a log, and which other lines may matter ------------------------------------------------------
 
 usual_delivery = (
     attempt
@@ -187,7 +187,7 @@ usual_lines = lowered_block(
 
 any_line = lowered(syslog_prefix + rest("message"))
 
-# --- from words to facts ------------------------------------------------------------------------------------------
+# --- what the log's words mean ------------------------------------------------------------------------------------
 
 OUTCOMES = {
     "sent": Outcome.DELIVERED,
@@ -196,7 +196,7 @@ OUTCOMES = {
     "bounced": Outcome.BOUNCED,
 }
 PROBES = frozenset({"deliverable", "undeliverable"})
-"""The words after `status=`. Address probes are not mail."""
+"""The words after `status=` for address probes, which are not mail."""
 
 STAGES = {
     "CONNECT": Stage.CONNECT,
@@ -210,10 +210,10 @@ STAGES = {
     "RCPT": Stage.RCPT,
     "VRFY": Stage.RCPT,
 }
-"""The command that was refused; all others come at or after DATA."""
+"""By the refused command; all others come at or after DATA."""
 
 DOUBLE_BOUNCE = "double-bounce@"
-"""The sender of Postfix's own mail about bounces (double_bounce_sender): as good as the empty one."""
+"""The sender of Postfix's own mail about bounces (double_bounce_sender): treated as the empty sender."""
 
 _AGENTS = """
     anvil bounce cleanup defer discard dnsblog error flush lmtp local master oqmgr pickup pipe postdrop postlog
@@ -224,7 +224,7 @@ AGENTS = frozenset(_AGENTS.split())
 """The programs of Postfix, as they name themselves in the log."""
 
 MARKS = (": to=<", "reject: ")
-"""What any other message must contain to be of interest: a cheap test before other grammars are tried."""
+"""Any other message of interest contains one of these: a cheap test before trying other grammars."""
 
 
 class PostfixParser:
@@ -234,7 +234,7 @@ class PostfixParser:
     each_line_alone = True
 
     def recognises(self, line: str) -> bool:
-        """A line of any Postfix program: `postfix/smtp`, `postfix-out/qmgr`, `mx1/relay/smtp`."""
+        """Whether a line is from any Postfix program: `postfix/smtp`, `postfix-out/qmgr`, `mx1/relay/smtp`."""
         found = any_line.values(line)
         return found is not None and _is_postfix(found["program"])
 
@@ -243,14 +243,14 @@ class PostfixParser:
         return _Reader(Stamps(clock))
 
 
-def _passed_to(said: str) -> str | None:
-    """The queue ID that a reply tells."""
-    return (queued_as.values(said) or {}).get("passed_to") if " as " in said else None
+def _passed_to(text: str) -> str | None:
+    """The queue ID that a reply names."""
+    return (queued_as.values(text) or {}).get("passed_to") if " as " in text else None
 
 
 def _delivery(
     status: str,
-    said: str,
+    text: str,
     dsn: str | None,
     time: float | None,
     host: str | None,
@@ -261,12 +261,12 @@ def _delivery(
     delay: float | None,
 ) -> Event:
     if status not in OUTCOMES:
-        raise UnparsedLineError(f"status={status} is not an outcome known of Postfix")
+        raise UnparsedLineError(f"status={status} is not a known Postfix outcome")
     outcome = OUTCOMES[status]
-    answered = remote_reply.values(said) or {}
+    reply_values = remote_reply.values(text) or {}
     if dsn:
-        answered["code"] = dsn
-    code, reply_code = code_of(answered, outcome)
+        reply_values["code"] = dsn
+    code, reply_code = code_of(reply_values, outcome)
     return Event(
         PARSER.name,
         outcome,
@@ -279,15 +279,15 @@ def _delivery(
         original_recipient,
         relay=relay,
         delay=delay,
-        text=said,
-        passed_to=_passed_to(said) if outcome is Outcome.DELIVERED else None,
-        forwarded=relay == "local" and said.startswith("forwarded as "),
+        text=text,
+        passed_to=_passed_to(text) if outcome is Outcome.DELIVERED else None,
+        forwarded=relay == "local" and text.startswith("forwarded as "),
     )
 
 
 @lru_cache(maxsize=256)
 def _is_postfix(program: str) -> bool:
-    if program == "postfix":  # as rsyslog sends it in RFC 5424: a program's name ends at the slash
+    if program == "postfix":  # rsyslog sends RFC 5424 with the program's name cut off at the slash
         return True
     instance, slash, agent = program.rpartition("/")
     return bool(instance and slash and agent in AGENTS)
@@ -312,7 +312,7 @@ class _Reader(UsualReader):
         prefix = any_line.values(line)
         if prefix is None:
             if ": to=<" in line and " status=" in line:
-                raise UnparsedLineError("there is no program name before the message")
+                raise UnparsedLineError("it has no program name before the message")
             return ()
         return self._message(prefix, prefix["message"]) if _is_postfix(prefix["program"]) else ()
 
@@ -331,7 +331,7 @@ class _Reader(UsualReader):
             return (self._rejection(found, prefix),)
         verb = message.partition(": ")[2]
         if verb.startswith(("to=<", "reject: ", "milter-reject: ", "proxy-reject: ")):
-            raise UnparsedLineError("an outcome of an unknown form")
+            raise UnparsedLineError("it records an outcome in an unknown form")
         return ()
 
     def entries_of(self, row: Row) -> Sequence[Entry]:
@@ -362,8 +362,8 @@ class _Reader(UsualReader):
                 return ()
             delay = float(found["delay"]) if "delay" in found else None
             about = (time, host, found["queue_id"], found["recipient"], found.get("original_recipient") or None)
-            said = found.get("text", "").removesuffix(")")
-            return (_delivery(found["status"], said, found.get("dsn"), *about, found["relay"], delay),)
+            text = found.get("text", "").removesuffix(")")
+            return (_delivery(found["status"], text, found.get("dsn"), *about, found["relay"], delay),)
         if "expired" in found:
             return (
                 Event(
@@ -388,7 +388,7 @@ class _Reader(UsualReader):
     def _rejection(self, found: dict[str, str], prefix: dict[str, str]) -> Event:
         stage = STAGES.get(found.get("stage", ""), Stage.DATA)
         if stage is Stage.CONNECT and "code" not in found:
-            found.setdefault("reply_code", "421")  # postscreen(8) turns clients away so, and does not log the reply
+            found.setdefault("reply_code", "421")  # postscreen(8) sends this reply, but does not log it
         code, reply_code = code_of(found, Outcome.REJECTED)
         return Event(
             mta=PARSER.name,
@@ -413,6 +413,6 @@ _STEPS = {
     "notification": StepKind.NOTIFIED,
     "removed": StepKind.REMOVED,
 }
-"""The value that tells a form, and the step that it is."""
+"""The value that identifies a form, and its step."""
 
 PARSER = PostfixParser()

@@ -1,7 +1,6 @@
-"""Time stamps into times.
+"""Converts time stamps to times.
 
-Comes in: the stamp of a line, as its grammar cut it out. Goes out: seconds since 1970 UTC, or None for a stamp that is
-no time.
+Input: the stamp of a line, as its grammar found it. Output: seconds since 1970 UTC, or None for an impossible stamp.
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ from datetime import datetime
 __all__ = ["MONTHS", "Clock", "Stamps"]
 
 Clock = Callable[[], float]
-"""Gives the time (seconds since 1970 UTC) that no line read now can be later than. It supplies the year
-that RFC 3164 time stamps lack: the present time for a live log, the last change for an old file."""
+"""Returns the latest time (seconds since 1970 UTC) that a line read now can have. It supplies the year that
+RFC 3164 time stamps lack. For a live log it is the present time, for an old file the time of its last change."""
 
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 """As RFC 3164 writes them."""
 
 
 class Stamps:
-    """Turns time stamps into seconds since 1970 UTC.
+    """Converts time stamps to seconds since 1970 UTC.
 
-    A stamp without a zone is local time. One without a year is given the latest year in which it is not
-    after the clock (a day's grace for clocks that differ).
+    A stamp without a zone is local time. A stamp without a year gets the latest year that does not put it
+    after the clock (with a day's grace for clocks that differ).
     """
 
     def __init__(self, clock: Clock = time.time) -> None:
@@ -34,7 +33,7 @@ class Stamps:
         self._last: tuple[str, float | None] = ("", None)  # busy servers write many lines a second
 
     def seconds(self, stamp: str | None) -> float | None:
-        """The time of a stamp; None for a missing stamp or one that is no time, such as 31 February."""
+        """The time of a stamp; None for a missing stamp or an impossible one, such as 31 February."""
         if not stamp:
             return None
         last, found = self._last
@@ -56,7 +55,7 @@ class Stamps:
     def _latest(self, month: int, day: int, hour: int) -> float:
         limit = self._clock() + 86400
         year = datetime.fromtimestamp(limit).year
-        for candidate in range(year, year - 9, -1):  # nine years hold a 29 February, even around 1900
+        for candidate in range(year, year - 9, -1):  # any nine years have a 29 February, even around 1900
             try:
                 found = datetime(candidate, month, day, hour).timestamp()
             except ValueError:
@@ -66,21 +65,21 @@ class Stamps:
         raise ValueError("no such day")
 
     def span(self, stamps: set[str]) -> tuple[float, float] | None:
-        """The earliest and the latest of the times of some stamps; None if none of them is a time."""
+        """The earliest and the latest time of some stamps; None if all of them are impossible."""
         if not stamps:
             return None
         ends = {min(stamps), max(stamps)} if self._are_in_order(stamps) else stamps
         times = [time for each in ends if (time := self.seconds(each)) is not None]
-        if len(times) < len(ends):  # one that is no time, such as 31 February, hides the others
+        if len(times) < len(ends):  # an impossible stamp, such as 31 February, hides the others
             times = [time for each in stamps if (time := self.seconds(each)) is not None]
         return (min(times), max(times)) if times else None
 
     @staticmethod
     def _are_in_order(stamps: set[str]) -> bool:
-        """Whether the order of stamps as texts is that of their times: one day's, or with one zone or none."""
+        """Whether stamps sort by time as text: they are from one day, or all have the same zone or none."""
         low, high = min(stamps), max(stamps)
         if low[0] > "9":
-            return low[:6] == high[:6]  # the days of a month are in order, the months' names are not
+            return low[:6] == high[:6]  # the days of a month sort by time, the months' names do not
         zone = low[19:].lstrip(".,0123456789")
         return all(each.endswith(zone) for each in stamps) if zone else all(len(each) == 19 for each in stamps)
 

@@ -1,4 +1,4 @@
-"""The tables beside the code: TOML files of this package."""
+"""Reads the tables beside the code: TOML files in this package."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ __all__ = ["table"]
 
 @cache
 def table(name: str) -> dict[str, Any]:
-    """The table `NAME.toml` of this package, such as `knowledge/codes`. It is read once, and nobody changes it."""
+    """The table `NAME.toml` in this package, such as `knowledge/codes`. It is read once and must not be changed."""
     return tomllib.loads((files("bouncemeter") / f"{name}.toml").read_text("utf-8"))

@@ -1,7 +1,7 @@
-"""What reading a log costs beside other tools: one table, measured in one run on one machine.
+"""The cost of reading a log, compared with other tools: one table, measured in one run on one machine.
 
-Run by `make bench`, as root on Debian or Ubuntu so that the other tools can be fetched; what is missing is left out of
-the table. CPU is user and system time of the whole process, start-up included, for the log as a whole.
+`make bench` runs it. As root on Debian or Ubuntu, it fetches the other tools; the table leaves out those that are
+missing. CPU is user and system time of the whole process, including start-up, for the whole log.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PACKAGES = {
     "exim4-base": "usr/sbin/eximstats",
     "prometheus-postfix-exporter": "usr/bin/prometheus-postfix-exporter",
 }
-"""Debian's packages of other tools, and the program of each that is measured."""
+"""Debian packages of other tools, and the program to measure in each."""
 
 TOOLS = Path(".venv/bench")
 
@@ -38,7 +38,7 @@ MTAIL = """counter mail_attempts by status
   mail_attempts[$status]++
 }
 """
-"""A program of one metric: the least that mtail can do."""
+"""A program with one metric: the least that mtail can do."""
 
 PYPARSING = """
 import sys
@@ -51,10 +51,10 @@ for line in open(sys.argv[1]):
         pass
 """
 SHARE = 50
-"""Plain pyparsing reads one line of so many; its figure is for all."""
+"""Plain pyparsing reads one in this many lines; its figure is scaled up to all."""
 
 QUIET = 1.5
-"""Seconds without work after which a program that follows a log has read all of it."""
+"""Seconds without work after which a program counts as having read the whole log that it follows."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Cost:
     Attributes:
         cpu: Seconds, user and system, of all its processes.
         memory: Peak resident memory, in MB, of its first process.
-        time: Seconds from start to end; None where that was told by us.
+        time: Seconds from start to end; None if we ended the program.
     """
 
     cpu: float
@@ -73,8 +73,8 @@ class Cost:
 
 
 def run(command: list[str], until: Callable[[int], bool] | None = None) -> Cost:
-    """Run a command to its end, or until a question about its process is answered by yes."""
-    with tempfile.TemporaryFile() as output:  # grep looks for no more than one line if nobody reads its output
+    """Run a command to its end, or until `until` is true for its process ID."""
+    with tempfile.TemporaryFile() as output:  # grep stops at the first match if its output is thrown away
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "LC_ALL": "C"})
         memory, status = 0, 0
         started, stopped = time.monotonic(), until is not None
@@ -90,14 +90,14 @@ def run(command: list[str], until: Callable[[int], bool] | None = None) -> Cost:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode not in (0, -signal.SIGTERM):
             output.seek(0)
-            said = output.read().decode("utf-8", "replace")
-            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said}")
+            printed = output.read().decode("utf-8", "replace")
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {printed}")
     passed = None if stopped else time.monotonic() - started
     return Cost(used.ru_utime + used.ru_stime, memory / 1024, passed)
 
 
 def _peak_memory(pid: int) -> int:
-    """In kB; nothing if the process has just ended."""
+    """In kB; 0 if the process has just ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text("utf-8")
     except (FileNotFoundError, ProcessLookupError):
@@ -106,7 +106,7 @@ def _peak_memory(pid: int) -> int:
 
 
 def has_followed(log: Path, followed: Path) -> Callable[[int], bool]:
-    """Whether a process that reads what is added to a file has read a log that is added to it."""
+    """A check whether a process that follows a file has read a log. The first calls append the log to the file."""
     followed.touch()
     started = since = time.monotonic()
     worked = 0

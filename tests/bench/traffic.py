@@ -1,4 +1,4 @@
-"""A day of mail as log lines of Postfix or Exim: seeded, so that every run reads the same.
+"""A day of mail as log lines of Postfix or Exim, seeded so that every run reads the same lines.
 
 About a quarter of the lines are outcomes, as in logs of real servers. Their forms are those of `tests/logs`.
 """
@@ -22,7 +22,7 @@ RELAYS = [
     *((f"mx{n}.customer{n}.example", f"198.51.100.{n % 250 + 1}", f"customer{n}.example", 1) for n in range(200)),
 ]
 
-TAKEN = [
+ACCEPTED = [
     "250 2.0.0 OK  1732446000 a640c23a62f3a-aa5f2e8b1d5si1180123966b.123 - gsmtp",
     "250 2.6.0 <{id}@sender.example> [InternalId=12884902, Hostname=AM6PR01MB.prod.exchangelabs.com] Queued mail",
     "250 ok dirdel",
@@ -53,30 +53,30 @@ Later = Callable[[float, str], None]
 
 
 def day(mta: str, lines: int, seed: int = 1) -> Iterator[str]:
-    """Lines of a log in the order of their time.
+    """Lines of a log in order of time.
 
     Args:
         mta: `postfix` or `exim`.
-        lines: How many.
-        seed: Another one gives another day.
+        lines: The number of lines.
+        seed: Another seed gives another day.
     """
     stamp = {"postfix": "%b %e %H:%M:%S", "exim": "%Y-%m-%d %H:%M:%S"}[mta]
-    second, said = -1, ""
+    second, shown = -1, ""
     for moment, line in islice(traffic(mta, lambda _: 86400 / lines * 4, seed), lines):
         if int(moment) != second:
             second = int(moment)
-            said = (START + timedelta(seconds=second)).strftime(stamp)
-        yield f"{said} {line}"
+            shown = (START + timedelta(seconds=second)).strftime(stamp)
+        yield f"{shown} {line}"
 
 
 class Recipient(NamedTuple):
-    """A recipient, where its mail goes, what becomes of it, and when.
+    """A recipient: where its mail goes, what happens to it, and when.
 
     Attributes:
         to: The address.
         relay: Name and address of the other server.
         end: `sent`, `bounced` or `expired`.
-        attempts: The time of each attempt, the last of them the end.
+        attempts: The time of each attempt; the last one is the end.
         soft, hard: Code and reply of a deferral and of a refusal for good.
     """
 
@@ -89,20 +89,20 @@ class Recipient(NamedTuple):
 
 
 Fate = Callable[[random.Random, float], Recipient]
-"""Who gets mail that comes now, and what becomes of it."""
+"""Chooses the recipient of mail that arrives now, and what happens to it."""
 
 
 def traffic(
     mta: str, pause: Callable[[float], float], seed: int, fate: Fate | None = None, begin: float = 0.0
 ) -> Iterator[tuple[float, str]]:
-    """Lines of a log without end, each with its time in seconds, in order.
+    """Endless lines of a log in order, each with its time in seconds.
 
     Args:
         mta: `postfix` or `exim`.
-        pause: Seconds between two messages on average, at a time.
-        seed: Another one gives other traffic.
-        fate: What becomes of recipients.
-        begin: The time at which it begins.
+        pause: The average number of seconds between two messages, at a given time.
+        seed: Another seed gives other traffic.
+        fate: What happens to recipients.
+        begin: The time of the first lines.
     """
     chance = random.Random(seed)
     scheduled: list[tuple[float, int, str]] = []
@@ -123,7 +123,7 @@ def traffic(
 
 
 def ending(chance: random.Random) -> tuple[str, int]:
-    """What becomes of a recipient, and after how many deferrals."""
+    """How a recipient ends, and after how many deferrals."""
     drawn = chance.random()
     if drawn < 0.90:
         return "sent", 0
@@ -142,7 +142,7 @@ def recipient(chance: random.Random, now: float) -> Recipient:
 
 
 def attempts(chance: random.Random, now: float, deferrals: int) -> list[float]:
-    """The times of a recipient's attempts, each pause twice as long as the one before."""
+    """The times of a recipient's attempts. Each pause is twice as long as the one before."""
     first = now + chance.uniform(0.5, 20)
     return [first + 600 * (2**turn - 1) for turn in range(deferrals + 1)]
 
@@ -182,14 +182,14 @@ def postfix(chance: random.Random, now: float, later: Later, fate: Fate) -> None
                 tries[0] - 0.2,
                 f"{smtp} Trusted TLS connection established to {relay}: TLSv1.3 with cipher TLS_AES_256_GCM_SHA384",
             )
-        status = ("dsn=2.0.0, status=sent", chance.choice(TAKEN).format(id=queue_id, to=to))
+        status = ("dsn=2.0.0, status=sent", chance.choice(ACCEPTED).format(id=queue_id, to=to))
         if end == "bounced":
             code, reply = hard[0], hard[1].format(to=to)
             status = (f"dsn={code}, status=bounced", f"host {server} said: {reply} (in reply to RCPT TO command)")
         code, reply = soft[0], soft[1].format(to=to)
-        said = f"host {server} said: {reply}" if reply else f"connect to {relay}: Connection timed out"
+        answer = f"host {server} said: {reply}" if reply else f"connect to {relay}: Connection timed out"
         for at, again in pairwise(tries):
-            attempt(at, to, relay, (f"dsn={code}, status=deferred", said))
+            attempt(at, to, relay, (f"dsn={code}, status=deferred", answer))
             later(again - 1, f"{qmgr} {queue_id}: from=<{sender}>, size=12345, nrcpt=1 (queue active)")
         if end == "expired":
             later(tries[-1], f"{qmgr} {queue_id}: from=<{sender}>, status=expired, returned to sender")
@@ -220,12 +220,12 @@ def exim(chance: random.Random, now: float, later: Later, fate: Fate) -> None:
         relay = f"H={server.replace('[', ' [')}"
         tls = "X=TLS1.3:ECDHE_X25519__ECDSA_SECP256R1_SHA256__AES_256_GCM:256 CV=yes"
         refused = f"SMTP error from remote mail server after RCPT TO:<{to}>: "
-        said = refused + soft.format(to=to) if soft else "Connection timed out"
+        answer = refused + soft.format(to=to) if soft else "Connection timed out"
         *deferrals, at = tries
         for moment in deferrals:
-            later(moment, f"{queue_id} == {to} {ROUTERS} defer (-44) {relay}: {said}")
+            later(moment, f"{queue_id} == {to} {ROUTERS} defer (-44) {relay}: {answer}")
         if end == "sent":
-            words = chance.choice(TAKEN).format(id=queue_id, to=to)
+            words = chance.choice(ACCEPTED).format(id=queue_id, to=to)
             later(at, f'{queue_id} => {to} {ROUTERS} {relay} {tls} C="{words}"')
         elif end == "bounced":
             later(at, f"{queue_id} ** {to} {ROUTERS} {relay} {tls}: {refused}{hard.format(to=to)}")

@@ -23,11 +23,11 @@ Json = dict[str, Any]
 POSTFIX = LOGS / "postfix" / "relay.log"
 
 
-CONTRACT = """
+RECORD_FIELDS = """
     time mta host outcome kind code class reply_code reason provider queue_id recipient original_recipient sender
     relay delay text stage
 """
-REPORT = "lines attempts recipients bounces rejections notifications codes reasons providers from to"
+REPORT_FIELDS = "lines attempts recipients bounces rejections notifications codes reasons providers from to"
 
 
 def on_a_terminal(*words: str) -> str:
@@ -45,7 +45,7 @@ def on_a_terminal(*words: str) -> str:
         while True:
             try:
                 piece = os.read(screen, 65536)
-            except OSError:  # Linux says so at the end
+            except OSError:  # the end of the output, on Linux
                 break
             if not piece:
                 break
@@ -54,10 +54,10 @@ def on_a_terminal(*words: str) -> str:
     return printed.decode()
 
 
-def test_parse_prints_the_contract(parse: Callable[..., list[Json]]) -> None:
+def test_parse_prints_the_documented_fields(parse: Callable[..., list[Json]]) -> None:
     records = parse(POSTFIX)
     assert len(records) == 52
-    assert all(list(each) == CONTRACT.split() for each in records)
+    assert all(list(each) == RECORD_FIELDS.split() for each in records)
     refused = next(each for each in records if each["recipient"] == "multi-4@dest.test")
     assert refused["code"] == "5.7.26"
     assert refused["class"] == "5.7"
@@ -75,7 +75,7 @@ def test_parse_redacts_addresses(bouncemeter: Run) -> None:
     assert set(again) <= set(printed.splitlines())
 
 
-def test_parse_says_on_standard_error_what_it_could_not_read(bouncemeter: Run) -> None:
+def test_parse_reports_unparsed_lines_on_standard_error(bouncemeter: Run) -> None:
     done = bouncemeter("parse", LOGS / "postfix" / "forms.log")
     assert "forms.log: 1 lines look like outcomes and could not be read" in done.stderr
 
@@ -97,7 +97,7 @@ def test_broken_compression_is_answered_by_one_sentence(tmp_path: Path, bounceme
     log.write_bytes(gzip.compress(POSTFIX.read_bytes())[:-500])
     done = bouncemeter("report", log, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"bouncemeter: cannot read on in {log}: ")
+    assert done.stderr.startswith(f"bouncemeter: cannot read the rest of {log}: ")
 
 
 def test_standard_input_is_read(bouncemeter: Run, report: Callable[..., Json]) -> None:
@@ -105,16 +105,16 @@ def test_standard_input_is_read(bouncemeter: Run, report: Callable[..., Json]) -
     assert json.loads(piped) == report(POSTFIX)
 
 
-def test_report_adds_up_over_files_of_all_formats(report: Callable[..., Json]) -> None:
+def test_report_adds_up_files_of_different_formats(report: Callable[..., Json]) -> None:
     one = [report(LOGS / "postfix" / "relay.log"), report(LOGS / "exim" / "relay.log")]
     both = report(LOGS / "postfix" / "relay.log", LOGS / "exim" / "relay.log")
     for part in ("lines", "attempts", "recipients", "bounces"):
         assert both[part] == {name: sum(each[part][name] for each in one) for name in both[part]}
-    assert list(both) == REPORT.split()
+    assert list(both) == REPORT_FIELDS.split()
 
 
-def test_report_reads_a_message_over_two_files(tmp_path: Path, report: Callable[..., Json]) -> None:
-    """A deferral whose end is in a later file is one recipient, in whatever order the shell names the files."""
+def test_report_follows_a_message_across_two_files(tmp_path: Path, report: Callable[..., Json]) -> None:
+    """A deferral and its end in a later file are one recipient, whatever the order of the files in the command."""
     lines = POSTFIX.read_text().splitlines(keepends=True)
     cut = next(n for n, line in enumerate(lines) if line[:15] != lines[0][:15])
     (tmp_path / "mail.log.1").write_text("".join(lines[:cut]))
@@ -148,7 +148,7 @@ def test_long_work_shows_its_progress_on_a_terminal(tmp_path: Path) -> None:
     assert "Reading" in on_a_terminal("report", str(log))
 
 
-def test_terminal_escapes_of_strangers_are_shown_not_obeyed(tmp_path: Path) -> None:
+def test_terminal_escapes_in_a_log_are_shown_as_text(tmp_path: Path) -> None:
     line = (
         "Nov 24 15:55:42 mta postfix/smtp[1]: BD2052108B2: to=<a@x>, relay=h[1.1.1.1]:25, delay=1, delays=0/0/0/1,"
         " dsn=5.1.1, status=bounced (host h[1.1.1.1] said: 550 5.1.1 \x1b]0;owned\x07 [red]x[/red])"
@@ -162,7 +162,7 @@ def test_terminal_escapes_of_strangers_are_shown_not_obeyed(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("command", ["report", "parse"])
-def test_a_file_that_is_no_mail_log_gets_one_sentence(tmp_path: Path, bouncemeter: Run, command: str) -> None:
+def test_a_file_that_is_no_mail_log_is_answered_by_one_sentence(tmp_path: Path, bouncemeter: Run, command: str) -> None:
     other = tmp_path / "access.log"
     other.write_text('127.0.0.1 - - [24/Nov/2026:16:00:00 +0000] "GET / HTTP/1.1" 200 5\n' * 5000)
     done = bouncemeter(command, other, check=False)
@@ -175,23 +175,23 @@ def test_a_file_that_is_no_mail_log_gets_one_sentence(tmp_path: Path, bouncemete
     ("words", "sentence"),
     [
         (["/nowhere/mail.log"], "cannot read /nowhere/mail.log: there is no such file"),
-        (["--format-of", "sendmail", "-"], "no log format 'sendmail'"),
+        (["--format-of", "sendmail", "-"], "unknown log format 'sendmail'"),
         (["/nowhere/*.log"], "there is no log in /nowhere/*.log"),
     ],
 )
-def test_a_wrong_argument_gets_one_sentence(bouncemeter: Run, words: list[str], sentence: str) -> None:
+def test_a_wrong_argument_is_answered_by_one_sentence(bouncemeter: Run, words: list[str], sentence: str) -> None:
     done = bouncemeter("report", *words, check=False, stdin=b"")
     assert done.returncode == 1
     assert sentence in done.stderr
 
 
-def test_an_empty_log_is_no_error(tmp_path: Path, report: Callable[..., Json], bouncemeter: Run) -> None:
+def test_an_empty_log_is_not_an_error(tmp_path: Path, report: Callable[..., Json], bouncemeter: Run) -> None:
     (tmp_path / "mail.log").touch()
     assert report(tmp_path / "mail.log")["lines"]["read"] == 0
     assert "no mail ended" in bouncemeter("report", tmp_path / "mail.log").stdout
 
 
-def test_explain_knows_a_code(bouncemeter: Run) -> None:
+def test_explain_explains_a_code(bouncemeter: Run) -> None:
     printed = bouncemeter("explain", "5.7.1").stdout
     for words in ("5.7.1", "hard", "Likely causes", "What the postmaster does", "What the sender does", "RFC 3463"):
         assert words in printed
@@ -207,13 +207,13 @@ def test_explain_knows_a_code(bouncemeter: Run) -> None:
         ("421", "4.0.0"),
     ],
 )
-def test_explain_knows_a_reply(bouncemeter: Run, reply: str, code: str) -> None:
+def test_explain_explains_a_reply(bouncemeter: Run, reply: str, code: str) -> None:
     assert json.loads(bouncemeter("explain", "--format", "json", reply).stdout)["code"] == code
     assert code in bouncemeter("explain", *reply.split()).stdout
 
 
 @pytest.mark.parametrize("mta", ["postfix", "exim", "exchange"])
-def test_explain_knows_a_whole_line(bouncemeter: Run, mta: str) -> None:
+def test_explain_explains_a_whole_line(bouncemeter: Run, mta: str) -> None:
     from bouncemeter.plugin import parsers
 
     log = sorted((LOGS / mta).glob("*.[lL][oO][gG]"))[0]
@@ -246,20 +246,20 @@ def test_codes_lists_the_catalogue(bouncemeter: Run) -> None:
     assert bouncemeter("codes", "--guide").stdout.count("\n") == 90
 
 
-def test_the_version_is_the_packages(bouncemeter: Run) -> None:
+def test_the_version_option_prints_the_package_version(bouncemeter: Run) -> None:
     from importlib.metadata import version
 
     assert bouncemeter("--version").stdout == f"bouncemeter {version('bouncemeter')}\n"
 
 
 @pytest.mark.parametrize("command", ["parse", "report", "explain", "codes", "serve"])
-def test_every_command_helps_with_examples(bouncemeter: Run, command: str) -> None:
+def test_the_help_of_every_command_has_examples(bouncemeter: Run, command: str) -> None:
     printed = bouncemeter(command, "--help").stdout
     assert "Examples" in printed
     assert f"bouncemeter {command}" in printed
 
 
-def test_a_closed_pipe_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     done = subprocess.run(
         f"{sys.executable} -m bouncemeter_exporter parse {POSTFIX} {POSTFIX} | head -1",
         shell=True,

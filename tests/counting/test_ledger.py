@@ -1,4 +1,4 @@
-"""From attempts to recipients: soft once, an end once, bounce messages apart, filters followed."""
+"""From attempts to recipients: one soft bounce and one end each, notifications apart, filters followed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_recipient_ends_once() -> None:
     assert kinds(facts) == [(FactKind.ENDED, FAIL)]
 
 
-def test_a_deferral_whose_line_comes_behind_that_of_the_end_is_counted_and_waits_for_nothing() -> None:
+def test_a_deferral_logged_after_the_end_is_counted_and_does_not_wait() -> None:
     ledger = Ledger()
     facts = take(ledger, event(SENT, time=1002.0), event(HOLD, time=1001.0), event(HOLD, time=1000.0))
     assert kinds(facts) == [(FactKind.ENDED, SENT), (FactKind.SOFT_BOUNCE, HOLD)]
@@ -62,7 +62,7 @@ def test_a_deferral_whose_line_comes_behind_that_of_the_end_is_counted_and_waits
     assert waiting(ledger) == 0
 
 
-def test_a_deferral_behind_the_expiry_is_the_recipient_that_expired() -> None:
+def test_a_deferral_logged_after_the_expiry_is_a_recipient_that_expired() -> None:
     ledger = Ledger()
     facts = take(ledger, event(Outcome.EXPIRED, None), event(HOLD, "a@x"), event(HOLD, "b@x"))
     assert kinds(facts) == [
@@ -75,7 +75,7 @@ def test_a_deferral_behind_the_expiry_is_the_recipient_that_expired() -> None:
     assert waiting(ledger) == 0
 
 
-def test_recipients_of_one_message_are_each_on_their_own() -> None:
+def test_recipients_of_one_message_are_counted_separately() -> None:
     facts = take(Ledger(), event(HOLD, "a@x"), event(SENT, "b@x"), event(FAIL, "c@x"), event(FAIL, "A@X"))
     assert kinds(facts) == [
         (FactKind.SOFT_BOUNCE, HOLD),
@@ -85,7 +85,7 @@ def test_recipients_of_one_message_are_each_on_their_own() -> None:
     ]
 
 
-def test_expiry_ends_all_that_wait_with_their_last_code() -> None:
+def test_an_expiry_ends_all_waiting_recipients_with_their_last_code() -> None:
     ledger = Ledger()
     facts = take(ledger, event(HOLD, "a@x"), event(HOLD, "b@x"), event(SENT, "c@x"), event(Outcome.EXPIRED, None))
     assert kinds(facts)[3:] == [(FactKind.ENDED, Outcome.EXPIRED)] * 2
@@ -93,23 +93,23 @@ def test_expiry_ends_all_that_wait_with_their_last_code() -> None:
     assert waiting(ledger) == 0
 
 
-def test_an_expiry_whose_deferrals_were_not_seen_is_one_recipient() -> None:
+def test_an_expiry_without_known_deferrals_is_one_recipient() -> None:
     facts = take(Ledger(), event(Outcome.EXPIRED, None))
     assert kinds(facts) == [(FactKind.ENDED, Outcome.EXPIRED)]
     assert str(facts[0].event.code) == "4.4.7"
 
 
-def test_bounce_messages_are_apart() -> None:
+def test_notifications_are_counted_apart() -> None:
     ledger = Ledger()
     by_sender = take(ledger, step(StepKind.QUEUED, sender=""), event(HOLD), event(HOLD), event(SENT))
     assert kinds(by_sender) == [(FactKind.NOTIFICATION, HOLD), (FactKind.NOTIFICATION, SENT)]
-    told = take(ledger, step(StepKind.NOTIFIED, "B2", related="C3"), event(FAIL, queue_id="C3"))
-    assert kinds(told) == [(FactKind.NOTIFICATION, FAIL)]
+    announced = take(ledger, step(StepKind.NOTIFIED, "B2", related="C3"), event(FAIL, queue_id="C3"))
+    assert kinds(announced) == [(FactKind.NOTIFICATION, FAIL)]
     assert kinds(take(ledger, event(SENT, queue_id="D4", sender=""))) == [(FactKind.NOTIFICATION, SENT)]
     assert waiting(ledger) == 0
 
 
-def test_a_notification_that_is_named_after_it_has_gone_leaves_nothing_behind() -> None:
+def test_a_notification_announced_after_its_removal_leaves_nothing_behind() -> None:
     ledger = Ledger()
     gone = take(ledger, step(StepKind.QUEUED, sender=""), event(SENT), step(StepKind.REMOVED))
     assert kinds(gone) == [(FactKind.NOTIFICATION, SENT)]
@@ -117,7 +117,7 @@ def test_a_notification_that_is_named_after_it_has_gone_leaves_nothing_behind() 
     assert len(ledger.memory) == 0
 
 
-def test_an_arrival_that_comes_late_belongs_to_the_message() -> None:
+def test_an_arrival_logged_late_belongs_to_the_message() -> None:
     ledger = Ledger()
     take(ledger, event(HOLD, time=1002.0), step(StepKind.ARRIVED, time=1000.0, sender="s@x"))
     assert waiting(ledger) == 1
@@ -133,14 +133,14 @@ def test_an_arrival_under_a_queue_id_in_use_is_another_message() -> None:
     assert len(ledger.memory) == 1
 
 
-def test_a_queue_id_is_used_again_by_mail_that_the_server_made_itself() -> None:
+def test_a_queue_id_can_be_reused_by_mail_from_the_server_itself() -> None:
     ledger = Ledger()
     first = take(ledger, step(StepKind.QUEUED, sender="s@x"), event(SENT), step(StepKind.REMOVED))
     second = take(ledger, step(StepKind.QUEUED, sender="", time=1030.0), event(SENT, time=1031.0))
     assert kinds(first + second) == [(FactKind.ENDED, SENT), (FactKind.NOTIFICATION, SENT)]
 
 
-def test_a_removed_message_waits_no_longer_and_its_id_can_be_used_again() -> None:
+def test_a_removed_message_waits_no_longer_and_its_queue_id_can_be_reused() -> None:
     ledger = Ledger()
     take(ledger, event(HOLD), step(StepKind.REMOVED))
     assert waiting(ledger) == 0
@@ -148,7 +148,7 @@ def test_a_removed_message_waits_no_longer_and_its_id_can_be_used_again() -> Non
     assert kinds(again) == [(FactKind.ENDED, FAIL)]
 
 
-def test_a_line_that_comes_after_the_removal_still_belongs_to_the_message() -> None:
+def test_a_line_logged_after_the_removal_still_belongs_to_the_message() -> None:
     facts = take(Ledger(), step(StepKind.QUEUED, sender=""), step(StepKind.REMOVED), event(SENT))
     assert kinds(facts) == [(FactKind.NOTIFICATION, SENT)]
 
@@ -176,7 +176,7 @@ def test_a_filter_may_be_faster_than_the_log() -> None:
     assert take(ledger, filtered()) == []
 
 
-def test_a_recipient_deferred_before_the_filter_is_not_soft_once_more_behind_it() -> None:
+def test_a_recipient_deferred_before_a_filter_is_no_second_soft_bounce_after_it() -> None:
     ledger = Ledger()
     back = step(StepKind.ARRIVED, "B2", peer="localhost[::1]")
     behind = [event(HOLD, "A@dest.test", queue_id="B2"), event(SENT, queue_id="B2")]
@@ -185,7 +185,7 @@ def test_a_recipient_deferred_before_the_filter_is_not_soft_once_more_behind_it(
     assert waiting(ledger) == 0
 
 
-def test_a_message_that_is_requeued_goes_on() -> None:
+def test_a_requeued_message_is_still_the_same_message() -> None:
     ledger = Ledger()
     again = step(StepKind.ARRIVED, "B2", related="A1", sender="s@x")
     facts = take(ledger, event(HOLD), step(StepKind.REMOVED), again, event(HOLD, queue_id="B2"))
@@ -193,7 +193,7 @@ def test_a_message_that_is_requeued_goes_on() -> None:
     assert waiting(ledger) == 1
 
 
-def test_only_a_filter_of_our_own_is_believed() -> None:
+def test_only_a_filter_at_a_private_address_is_trusted() -> None:
     def handed_back(address: str) -> list[Fact]:
         back = step(StepKind.ARRIVED, "B2", peer=f"filter[{address}]")
         return take(Ledger(), back, event(SENT, relay=f"filter[{address}]:10024", passed_to="B2"))
@@ -203,8 +203,8 @@ def test_only_a_filter_of_our_own_is_believed() -> None:
     assert kinds(handed_back("8.8.8.8")) == [(FactKind.ENDED, SENT)]
 
 
-def test_the_queue_id_of_another_message_is_not_believed() -> None:
-    """A server on loopback, which may be the real destination, repeats queue IDs that it knows of us."""
+def test_a_hand_off_to_the_queue_id_of_another_message_is_not_trusted() -> None:
+    """A server on loopback may be the real destination, and may repeat queue IDs that it got from us."""
     ended = [(FactKind.ENDED, SENT)]
     back = step(StepKind.ARRIVED, "B2", peer="localhost[127.0.0.1]")
     before = step(StepKind.ARRIVED, "B2", peer="localhost[127.0.0.1]", time=999.0)
@@ -216,7 +216,7 @@ def test_the_queue_id_of_another_message_is_not_believed() -> None:
     assert kinds(take(Ledger(), back, filtered(), filtered(queue_id="C3"))) == ended
 
 
-def test_queued_as_alone_proves_nothing() -> None:
+def test_queued_as_alone_does_not_prove_a_hand_off() -> None:
     delivered = [(FactKind.ENDED, SENT)]
     assert kinds(take(Ledger(), filtered())) == delivered
     assert kinds(take(Ledger(), filtered(queue_id="B2"))) == delivered
@@ -230,13 +230,13 @@ def test_queued_as_alone_proves_nothing() -> None:
     assert kinds(take(Ledger(), elsewhere, filtered())) == delivered
 
 
-def test_a_forwarded_message_lives_on() -> None:
-    """Its first line may come before that of the message that it became."""
+def test_a_forwarded_message_has_not_ended() -> None:
+    """The line that forwards it may come before the first line of the new message."""
     forwarded = event(SENT, relay="local", passed_to="B2", forwarded=True)
     assert take(Ledger(), forwarded, step(StepKind.QUEUED, "B2", sender="s@x")) == []
 
 
-def test_two_servers_of_one_log_are_told_apart() -> None:
+def test_two_servers_in_one_log_are_counted_apart() -> None:
     facts = take(Ledger(), event(FAIL), event(FAIL, host="mx2"))
     assert kinds(facts) == [(FactKind.ENDED, FAIL)] * 2
 
@@ -246,28 +246,28 @@ def test_two_files_of_one_recipient_are_two_deliveries() -> None:
     assert len(facts) == 2
 
 
-def test_a_recipient_that_became_others_no_longer_waits() -> None:
+def test_a_recipient_that_was_passed_on_no_longer_waits() -> None:
     ledger = Ledger()
     take(ledger, event(HOLD, "Team@x"), step(StepKind.PASSED_ON, recipient="team@x"))
     assert waiting(ledger) == 0
 
 
-def test_the_delay_is_the_logs_or_counts_from_the_arrival() -> None:
+def test_the_delay_comes_from_the_log_or_from_the_arrival() -> None:
     ledger = Ledger()
-    (told,) = take(ledger, event(SENT, delay=2.5))
-    assert told.delay == 2.5
+    (logged,) = take(ledger, event(SENT, delay=2.5))
+    assert logged.delay == 2.5
     (counted,) = take(ledger, step(StepKind.ARRIVED, "B2"), event(SENT, queue_id="B2", time=1007.5))
     assert counted.delay == 7.5
     (unknown,) = take(ledger, event(SENT, queue_id="C3"))
     assert unknown.delay is None
 
 
-def test_rejections_are_nobodys_recipients() -> None:
+def test_rejections_count_no_recipient() -> None:
     assert take(Ledger(), event(Outcome.REJECTED)) == []
     assert take(Ledger(), event(FAIL, queue_id=None)) == []  # type: ignore[arg-type]
 
 
-def test_a_mailbox_of_exims_own_is_one_recipient_with_and_without_its_domain() -> None:
+def test_a_local_exim_mailbox_is_one_recipient_with_and_without_its_domain() -> None:
     ledger = Ledger()
     held = event(HOLD, "Ann@local.test", original_recipient="team@local.test")
     sent = [event(SENT, name, original_recipient="team@local.test") for name in ("ann", "bob")]
@@ -279,7 +279,7 @@ def test_a_mailbox_of_exims_own_is_one_recipient_with_and_without_its_domain() -
     assert waiting(ledger) == 0
 
 
-def test_what_never_ends_is_forgotten_by_age_and_by_number() -> None:
+def test_messages_that_never_end_are_forgotten_by_age_and_by_number() -> None:
     ledger = Ledger(max_age=100, max_messages=32)
     take(ledger, event(HOLD, queue_id="OLD"), step(StepKind.QUEUED, "ALSO"), event(HOLD, queue_id="NEW", time=1101.0))
     assert (len(ledger.memory), ledger.memory.evicted, waiting(ledger)) == (1, 2, 1)
@@ -289,22 +289,22 @@ def test_what_never_ends_is_forgotten_by_age_and_by_number() -> None:
     assert kinds(take(ledger, event(SENT, queue_id="N99", time=1300.0))) == [(FactKind.ENDED, SENT)]
 
 
-def test_a_line_from_the_future_makes_nothing_old() -> None:
+def test_a_line_from_the_future_makes_no_message_old() -> None:
     ledger = Ledger(clock=lambda: 2000.0)
     take(ledger, event(HOLD), event(SENT, queue_id="B2", time=4e9), event(HOLD, queue_id="C3", time=1001.0))
     assert (len(ledger.memory), waiting(ledger), ledger.memory.evicted) == (2, 2, 0)
 
 
-def test_a_server_behind_in_time_loses_nothing_and_one_that_fell_silent_is_forgotten() -> None:
+def test_each_server_forgets_by_its_own_time_and_a_silent_one_in_the_end() -> None:
     ledger = Ledger(max_age=100)
     take(ledger, event(HOLD, time=10_000.0), event(HOLD, host="mx2", time=9_950.0))
     take(ledger, event(HOLD, queue_id="B2", time=10_120.0))
-    assert waiting(ledger) == 2  # the first by mx1's time, none by mx2's
+    assert waiting(ledger) == 2  # the first is old by mx1's time, none is by mx2's
     take(ledger, event(HOLD, queue_id="B2", time=10_190.0))
     assert waiting(ledger) == 1
 
 
-def test_what_ends_is_forgotten_also_where_the_log_tells_no_removals() -> None:
+def test_ended_messages_are_forgotten_even_if_the_log_records_no_removals() -> None:
     ledger = Ledger()
     for number in range(30_000):
         take(ledger, step(StepKind.ARRIVED, f"Q{number}", time=1000.0 + number))
@@ -312,8 +312,8 @@ def test_what_ends_is_forgotten_also_where_the_log_tells_no_removals() -> None:
     assert (len(ledger.memory), ledger.memory.evicted) == (0, 0)
 
 
-def test_who_waits_takes_little_memory() -> None:
-    """A million recipients that wait fit in 400 MB; what comes and goes takes none."""
+def test_waiting_recipients_take_little_memory() -> None:
+    """A million waiting recipients fit into 400 MB; mail that has left takes no memory."""
     ledger, number = Ledger(), 20_000
     tracemalloc.start()
     for n in range(number):
@@ -326,7 +326,7 @@ def test_who_waits_takes_little_memory() -> None:
     assert size / number < 350
 
 
-def test_the_oldest_is_who_waits_longest() -> None:
+def test_the_oldest_is_the_recipient_that_waits_longest() -> None:
     ledger = Ledger()
     assert ledger.memory.oldest() == {}
     take(ledger, event(HOLD, queue_id="A1", time=1000.0), event(HOLD, queue_id="B2", time=1010.0))
@@ -340,7 +340,7 @@ def test_the_oldest_is_who_waits_longest() -> None:
     assert ledger.memory.oldest() == {"postfix": 1030.0}
 
 
-def test_the_waiting_are_counted_by_their_last_code() -> None:
+def test_waiting_recipients_are_counted_by_their_last_code() -> None:
     ledger = Ledger()
     again = event(HOLD, code=EnhancedCode(4, 999, 1), relay="gmail-smtp-in.l.google.com[192.0.2.1]:25", time=1500.0)
     take(ledger, event(HOLD), again)
@@ -351,7 +351,7 @@ def test_the_waiting_are_counted_by_their_last_code() -> None:
 
 
 @given(st.builds(Message, st.floats(0, 4e9), st.floats(0, 4e9), *[st.booleans()] * 6, st.none() | st.text(), st.none()))
-def test_a_packed_message_is_the_same(message: Message) -> None:
+def test_packing_and_unpacking_keeps_a_message(message: Message) -> None:
     message.soft_before = frozenset({"a@x"})
     message.recipients = {"a@x": Recipient(1.5, EnhancedCode(4, 2, 2), "google"), "b@x": Recipient(ended=True)}
     assert unpack(pack(message)) == message

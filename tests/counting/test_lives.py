@@ -1,8 +1,8 @@
-"""Lives of messages, made up, written as each server would write them, shuffled as real logs are, read and compared.
+"""Invented lives of messages: written as each server would log them, shuffled as real logs are, read and counted.
 
-What is compared with is the script of the lives. Lines are shuffled where real ones are: those of different messages;
-outcomes of one attempt; the removal and the last outcomes; a bounce message and the line that names it; an arrival and
-what comes after it.
+The counts must match the scripts of the lives. Lines are shuffled as in real logs: lines of different messages;
+outcomes of one attempt; the removal and the last outcomes; a notification and the line that names it; an arrival and
+the lines after it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Line = tuple[float, str]
 
 @dataclass
 class Recipient:
-    """A recipient's script: so many deferrals, then how it ends (None: it waits for ever)."""
+    """A recipient's script: the number of deferrals, then the end (None: it waits for ever)."""
 
     address: str
     deferrals: int
@@ -48,7 +48,7 @@ class Life:
     recipients: list[Recipient]
 
     def attempts(self) -> Iterator[tuple[float, list[tuple[Recipient, str]]]]:
-        """When there is an attempt, and what each recipient gets in it."""
+        """The time of each attempt, and the outcome for each recipient in it."""
         for number in range(1 + max(each.deferrals for each in self.recipients)):
             got = []
             for each in self.recipients:
@@ -61,7 +61,7 @@ class Life:
 
     @property
     def last(self) -> float:
-        """When the last attempt is."""
+        """The time of the last attempt."""
         return max((moment for moment, _ in self.attempts()), default=self.begins)
 
     @property
@@ -72,7 +72,7 @@ class Life:
 
 @dataclass
 class Truth:
-    """What the scripts say."""
+    """The counts that follow from the scripts."""
 
     recipients: Counter[str] = field(default_factory=Counter)
     soft: int = 0
@@ -96,7 +96,7 @@ class Truth:
 
 @st.composite
 def lives(draw: st.DrawFn) -> list[Life]:
-    """Some lives on two servers that use the same queue IDs. An expiry is of the message, of all who are left."""
+    """Some lives on two servers that use the same queue IDs. An expiry ends the message for all who still wait."""
     found = []
     for number in range(draw(st.integers(1, 8))):
         gives_up = draw(st.sampled_from(["expired", None]))
@@ -112,7 +112,7 @@ def lives(draw: st.DrawFn) -> list[Life]:
 
 
 class Writer(Protocol):
-    """Writes a life as a server's log has it."""
+    """Writes a life as a server would log it."""
 
     def __call__(self, life: Life, chance: random.Random) -> Iterator[Line]: ...
 
@@ -172,8 +172,8 @@ def exim(life: Life, chance: random.Random) -> Iterator[Line]:
                 yield line(moment, late, f'=> {each.address} {where} C="{REPLY[outcome]}"')
             else:
                 flag, errno = ("==", " defer (-44)") if outcome == "deferred" else ("**", "")
-                said = f"SMTP error from remote mail server after RCPT TO:<{each.address}>: {REPLY[outcome]}"
-                yield line(moment, late, f"{flag} {each.address} R=dns T=smtp{errno} H=mx.test [192.0.2.1]: {said}")
+                answer = f"SMTP error from remote mail server after RCPT TO:<{each.address}>: {REPLY[outcome]}"
+                yield line(moment, late, f"{flag} {each.address} R=dns T=smtp{errno} H=mx.test [192.0.2.1]: {answer}")
     for each in life.recipients:
         if each.end == "expired":
             yield line(life.last, 2.5, f"** {each.address}: retry timeout exceeded")
@@ -191,13 +191,13 @@ COLUMNS = (
 
 
 def exchange(life: Life, chance: random.Random) -> Iterator[Line]:
-    """Message tracking of 2010; several recipients of one attempt may stand in one row."""
+    """Message tracking of Exchange 2010; one row may hold several recipients of an attempt."""
     known = str(int(life.queue_id[:5], 16))
     sender = life.sender or "<>"
 
-    def row(moment: float, late: float, event: str, recipients: list[str], said: str) -> Line:
+    def row(moment: float, late: float, event: str, recipients: list[str], answer: str) -> Line:
         stamp = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-        to, status = ";".join(recipients), ";".join([said] * len(recipients))
+        to, status = ";".join(recipients), ";".join([answer] * len(recipients))
         ours = f",,{life.host.upper()}.corp.test,,mx.test" if event in ("SEND", "DELIVER") else f",,,,{life.host}"
         fields = f'{ours},,Internet,SMTP,{event},{known},<m@x>,{to},"{status}",400,{len(recipients)},,,a,'
         return moment + late, f"{stamp}{fields}{sender},{sender},"
@@ -206,12 +206,12 @@ def exchange(life: Life, chance: random.Random) -> Iterator[Line]:
     for moment, got in life.attempts():
         for outcome, event in (("deferred", "DEFER"), ("delivered", "SEND"), ("bounced", "FAIL")):
             names = [each.address for each, found in got if found == outcome]
-            said = f"[{{LED={REPLY[outcome]}}};{{FQDN=mx.test}};{{IP=192.0.2.1}}]" if event != "SEND" else "250 ok"
+            answer = f"[{{LED={REPLY[outcome]}}};{{FQDN=mx.test}};{{IP=192.0.2.1}}]" if event != "SEND" else "250 ok"
             if names and chance.random() < 0.5:
-                yield row(moment, chance.uniform(0, 2), event, names, said)
+                yield row(moment, chance.uniform(0, 2), event, names, answer)
             else:
                 for each in names:
-                    yield row(moment, chance.uniform(0, 2), event, [each], said)
+                    yield row(moment, chance.uniform(0, 2), event, [each], answer)
     gone = [each.address for each in life.recipients if each.end == "expired"]
     if gone:
         yield row(life.last, 2.5, "FAIL", gone, "550 4.4.7 QUEUE.Expired; message expired")
@@ -223,7 +223,7 @@ WRITERS: dict[str, Writer] = {"postfix": postfix, "exim": exim, "exchange": exch
 @pytest.mark.parametrize("mta", WRITERS)
 @settings(max_examples=150)
 @given(scripts=lives(), seed=st.integers())
-def test_what_is_counted_is_what_the_scripts_say(mta: str, scripts: list[Life], seed: int) -> None:
+def test_the_counts_match_the_scripts(mta: str, scripts: list[Life], seed: int) -> None:
     chance = random.Random(seed)
     lines = sorted(line for life in scripts for line in WRITERS[mta](life, chance))
     truth = Truth()

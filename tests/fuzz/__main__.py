@@ -1,7 +1,7 @@
 """A coverage-guided fuzzer for every parser and source: `python -m tests.fuzz TARGET [libFuzzer's flags]`.
 
-A target takes bytes and raises if what must hold does not: a line is read or said to be unreadable; a stream gives the
-same lines however it is cut; nothing grows beyond its bound; what is written down is read again as it was.
+A target takes bytes and raises if one of these does not hold: a line is read or reported as unparsed; a stream gives
+the same lines however it is cut; nothing grows beyond its bound; what is stored reads back unchanged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports():
+with atheris.instrument_imports(include=["bouncemeter", "bouncemeter_exporter"]):
     import bouncemeter.exchange
     import bouncemeter.exim
     import bouncemeter.postfix
@@ -38,14 +38,14 @@ def parse(parser: Parser) -> Callable[[bytes], None]:
         lines = Lines()
         read, ledger, counters = parser.reader(lambda: CLOCK), Ledger(recording=True), Counters()
         whole = lines.feed(data) + lines.end()
-        told = list[Entry]()
+        one_by_one = list[Entry]()
         for line in whole.split("\n")[:-1]:
             parser.recognises(line)
             try:
                 entries = read(line)
             except UnparsedLineError:
                 continue
-            told += entries
+            one_by_one += entries
             for entry in entries:
                 counters.count(entry, ledger.facts(entry))
                 if isinstance(entry, Event):
@@ -53,7 +53,7 @@ def parse(parser: Parser) -> Callable[[bytes], None]:
                     assert not any(each < " " for each in printable(entry.text or ""))
         if isinstance(read, BlockReader):
             block = read.block(whole)
-            assert list(block) == told
+            assert list(block) == one_by_one
             Ledger().count(block, Counters())
         if isinstance(read, Remembering):
             other = parser.reader(lambda: CLOCK)
@@ -90,13 +90,13 @@ def frames(data: bytes) -> None:
 
 
 def entry(data: bytes) -> None:
-    """What journalctl writes."""
+    """Output of journalctl."""
     for line in journal.lines_of(data):
         assert "\n" not in line[1]
 
 
 def position(data: bytes) -> None:
-    """What the state tells of a file."""
+    """The position of a file, as the state stores it."""
     try:
         found = rotation.Position.parse(data.decode("utf-8", "replace"))
     except ValueError:
@@ -105,7 +105,7 @@ def position(data: bytes) -> None:
 
 
 def explained(data: bytes) -> None:
-    """What `explain` is asked."""
+    """Text given to `explain`."""
     try:
         understand(data.decode("utf-8", "backslashreplace")).as_json()
     except NothingToExplainError:
@@ -125,7 +125,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 if __name__ == "__main__":
     name = sys.argv.pop(1)
-    corpus = Path(".fuzz") / name  # what was found goes on from there the next time
+    corpus = Path(".fuzz") / name  # the next run continues with what this one found
     corpus.mkdir(parents=True, exist_ok=True)
     seeds = [str(LOGS / name)] if (LOGS / name).is_dir() else []
     atheris.Setup([sys.argv[0], f"-artifact_prefix={corpus}/", *sys.argv[1:], str(corpus), *seeds], TARGETS[name])

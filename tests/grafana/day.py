@@ -1,7 +1,7 @@
-"""A day of mail as Prometheus would have seen it: lines of a log, counted by the exporter's own code minute by minute,
-written into a real Prometheus' storage together with what the rules make of it.
+"""A day of mail as Prometheus would have seen it. The exporter's own code counts a log minute by minute. The samples
+and the results of the rules go into the storage of a real Prometheus.
 
-`make demo` makes a day with incidents and serves it, to look at the dashboards with.
+`make demo` makes a day with incidents and serves it, so that you can look at the dashboards.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ BUSY = ("4.3.2", "451 4.3.2 Please try again later")
 
 
 class Destination(NamedTuple):
-    """Where mail goes, and what usually becomes of it there.
+    """Where mail goes, and what usually happens to it there.
 
     Attributes:
-        domain: Of the addresses.
+        domain: The domain of the addresses.
         relay: Name and address of the server.
-        weight: How much of the mail.
+        weight: Its part of the mail, relative to the others.
         refused, deferred: Shares of recipients.
-        hard, soft: The answers, each as likely as the others.
+        hard, soft: The replies, all equally likely.
     """
 
     domain: str
@@ -110,13 +110,13 @@ DESTINATIONS = [
 
 
 class Incident(NamedTuple):
-    """Something goes wrong: one destination answers otherwise for a while.
+    """Something goes wrong: one destination answers differently for a while.
 
     Attributes:
-        begin, end: From when to when, in seconds since the epoch.
-        domain: Who answers so.
-        share: How much of its mail.
-        reply: The answer, a refusal for good or for now.
+        begin, end: Its start and end, in seconds since the epoch.
+        domain: The destination.
+        share: The share of its mail that gets the reply.
+        reply: The reply, a refusal for good or for now.
     """
 
     begin: float
@@ -127,12 +127,12 @@ class Incident(NamedTuple):
 
 
 class World:
-    """The mail of one server, a Postfix.
+    """The mail of one Postfix server.
 
     Args:
-        hourly: Messages an hour at the height of the day; a tenth at night.
+        hourly: Messages per hour at the busiest time; at night it is a tenth.
         incidents: What goes wrong.
-        height: When the height of a day is, in seconds since the epoch.
+        height: The busiest time of a day, in seconds since the epoch.
     """
 
     def __init__(self, hourly: float, incidents: Sequence[Incident] = (), height: float = 13 * HOUR) -> None:
@@ -141,35 +141,35 @@ class World:
     def pause(self, now: float) -> float:
         """Seconds between two messages, on average."""
         hours = ((now - self.height) / HOUR + 12) % 24 - 12
-        sun = 0.1 + 0.9 * max(0.0, math.cos(math.pi * hours / 16))
-        return HOUR / (self.hourly * sun)
+        load = 0.1 + 0.9 * max(0.0, math.cos(math.pi * hours / 16))
+        return HOUR / (self.hourly * load)
 
     def fate(self, chance: random.Random, now: float) -> Recipient:
-        """Who gets mail that comes now, and what becomes of it."""
-        (there,) = chance.choices(DESTINATIONS, [each.weight for each in DESTINATIONS])
+        """The recipient of mail that arrives now, and what happens to it."""
+        (destination,) = chance.choices(DESTINATIONS, [each.weight for each in DESTINATIONS])
         end, deferrals = "sent", 0
         drawn = chance.random()
-        if drawn < there.refused:
+        if drawn < destination.refused:
             end = "bounced"
-        elif drawn < there.refused + there.deferred:
+        elif drawn < destination.refused + destination.deferred:
             deferrals = chance.choice((1, 1, 1, 2, 3))
-        hard, soft = chance.choice(there.hard), chance.choice(there.soft)
+        hard, soft = chance.choice(destination.hard), chance.choice(destination.soft)
         for each in self.incidents:
-            if each.begin <= now < each.end and each.domain == there.domain and chance.random() < each.share:
+            if each.begin <= now < each.end and each.domain == destination.domain and chance.random() < each.share:
                 if each.reply[0][0] == "5":
                     end, deferrals, hard = "bounced", 0, each.reply
                 else:
                     deferrals, soft = max(1, math.ceil(math.log2((each.end - now) / 600 + 1))), each.reply
-        to = f"user{chance.randrange(100000)}@{there.domain}"
-        return Recipient(to, there.relay, end, attempts(chance, now, deferrals), soft, hard)
+        to = f"user{chance.randrange(100000)}@{destination.domain}"
+        return Recipient(to, destination.relay, end, attempts(chance, now, deferrals), soft, hard)
 
 
 class Replay:
-    """Counts the lines of a log as they come, and keeps what a scrape each minute shows.
+    """Counts a log as it grows, and gives what a scrape per minute would show.
 
     Args:
-        log: Where the lines are written.
-        world: Whose mail it is.
+        log: The file to write the lines to.
+        world: The mail.
     """
 
     def __init__(self, log: Path, world: World) -> None:
@@ -182,7 +182,7 @@ class Replay:
         self._seed = 0
 
     def run(self, begin: int, end: int) -> Iterator[tuple[str, float, int]]:
-        """The series, values and times of all scrapes of a time; what was on its way at its end is forgotten."""
+        """The series, value and time of every sample from `begin` to `end`. Mail on its way at the end is dropped."""
         self._seed += 1
         lines = traffic("postfix", self.world.pause, self._seed, self.world.fate, begin)
         moment, line = next(lines)
@@ -211,14 +211,14 @@ class Replay:
 
 
 def series(name: str, labels: dict[str, str]) -> str:
-    """A series as Prometheus would name it that scraped it."""
+    """A series with the labels that Prometheus adds at a scrape."""
     chosen = {"job": "bouncemeter", "instance": INSTANCE, **labels}
     written = ",".join(f'{label}="{value}"' for label, value in chosen.items())
     return f"{name}{{{written}}}"
 
 
 def store(base: Path, samples: Iterable[tuple[str, float, float]]) -> None:
-    """Write samples into the storage of a Prometheus that does not run."""
+    """Write samples into the storage of a Prometheus that is not running."""
     with tempfile.NamedTemporaryFile("w", dir=base, suffix=".om") as file:
         file.writelines(f"{name} {value} {moment}\n" for name, value, moment in samples)
         file.write("# EOF\n")
@@ -229,8 +229,8 @@ def store(base: Path, samples: Iterable[tuple[str, float, float]]) -> None:
 
 
 def evaluate(base: Path, begin: int, end: int, step: int = 30) -> None:
-    """Write down what the rules make of what is stored, as if they had been evaluated all the time: recording rules
-    after those that they use, then `ALERTS`."""
+    """Store the results of the rules, as if Prometheus had evaluated them all along: each recording rule after the
+    rules that it uses, then `ALERTS`."""
     waiting, names = rules({}), [each["record"] for each in rules({}) if "record" in each]
     while waiting:
         ready = [each for each in waiting if not any(name in each["expr"] for name in names)]
@@ -261,7 +261,7 @@ def _evaluated(
 
 
 def incidents(now: int) -> list[Incident]:
-    """A bad afternoon: Yahoo limits, then DKIM breaks and Google refuses, then the address gets onto a blocklist."""
+    """A bad afternoon: Yahoo limits us, then DKIM breaks and Google refuses, then a blocklist lists our address."""
     return [
         Incident(now - 2.5 * HOUR, now + 2 * HOUR, "yahoo.com", 0.85, UNEXPECTED),
         Incident(now - 1.2 * HOUR, now + HOUR, "gmail.com", 0.35, UNAUTHENTICATED),
@@ -271,14 +271,14 @@ def incidents(now: int) -> list[Incident]:
 
 @contextlib.contextmanager
 def served(base: Path, world: World, now: int, hours: int = 30, before: int = 0) -> Iterator[Prometheus]:
-    """A Prometheus that knows hours of mail up to now, and scrapes an exporter that has read the same log.
+    """A Prometheus that has hours of mail up to now, and scrapes an exporter that has read the same log.
 
     Args:
         base: An empty folder.
-        world: Whose mail it is.
+        world: The mail.
         now: The present, in seconds since the epoch.
-        hours: How many hours it knows.
-        before: How many hours of a week ago it knows.
+        hours: How many hours up to now Prometheus has.
+        before: How many hours it has from a week ago.
     """
     replay = Replay(base / "mail.log", world)
     if before:
@@ -300,7 +300,7 @@ def served(base: Path, world: World, now: int, hours: int = 30, before: int = 0)
 
 
 def main() -> None:
-    """Make a day with incidents, and serve it until somebody stops it."""
+    """Make a day with incidents, and serve it until the user stops it."""
     base = Path(sys.argv[1] if sys.argv[1:] else tempfile.mkdtemp(prefix="bouncemeter-day-"))
     base.mkdir(parents=True, exist_ok=True)
     print(f"Making a day of mail in {base} (about a minute) ...", flush=True)

@@ -24,7 +24,6 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 
 from tests.conftest import GRAFANA, Run
 from tests.grafana.day import HOUR, INSTANCE, UNAUTHENTICATED, Incident, World, incidents, served
-from tests.servers.available import need
 from tests.servers.exporter import Exporter
 from tests.servers.prometheus import Prometheus
 
@@ -37,7 +36,7 @@ WINDOWS = {"$__rate_interval": "5m", "$__range": "6h", "$__interval_ms": "300000
 
 
 def panels(page: dict[str, Any], kinds: str = ".+") -> Iterator[Panel]:
-    """All panels but the headings, those in folded rows too."""
+    """All panels except headings, including those in folded rows."""
     for panel in page["panels"]:
         for each in [panel, *panel.get("panels", [])]:
             if each["type"] != "row" and re.fullmatch(kinds, each["type"]):
@@ -52,7 +51,7 @@ each_page = pytest.mark.parametrize("page", PAGES.values(), ids=list(PAGES))
 
 
 def written(query: str, **variables: str) -> str:
-    """A query with its variables filled in: each of them all, if it is not named."""
+    """A query with its variables filled in. A variable without a value matches everything."""
     for name, window in WINDOWS.items():
         query = query.replace(name, window)
     return re.sub(r"\$([a-z]+)\b(?!\d)", lambda name: variables.get(name[1], ".+"), query)
@@ -61,21 +60,21 @@ def written(query: str, **variables: str) -> str:
 # --- their form -------------------------------------------------------------------------------------------------
 
 
-def test_the_committed_files_are_those_that_are_written() -> None:
+def test_the_committed_files_are_current() -> None:
     for name, text in files({}, Locations()).items():
         assert (GRAFANA / name).read_text() == text
 
 
-def test_an_installed_command_writes_all_of_it(bouncemeter: Run, tmp_path: Path) -> None:
-    said = bouncemeter("grafana", "export", tmp_path, "--prometheus-url", "http://prom:9090", "--policy-flood", "33")
-    assert sorted(said.stdout.split()) == sorted(str(tmp_path / name) for name in files({}, Locations()))
+def test_grafana_export_writes_every_file_with_the_given_settings(bouncemeter: Run, tmp_path: Path) -> None:
+    done = bouncemeter("grafana", "export", tmp_path, "--prometheus-url", "http://prom:9090", "--policy-flood", "33")
+    assert sorted(done.stdout.split()) == sorted(str(tmp_path / name) for name in files({}, Locations()))
     assert 'url: "http://prom:9090"' in (tmp_path / "provisioning/datasources/bouncemeter.yml").read_text()
     assert ">= 33" in (tmp_path / "provisioning/alerting/bouncemeter.yml").read_text()
     mail = json.loads((tmp_path / "dashboards/bouncemeter-mail.json").read_text())
     assert 33 in [step["value"] for panel in panels(mail) for step in steps(panel)]
 
 
-def test_a_folder_that_cannot_be_written_is_said_in_a_sentence(bouncemeter: Run, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(bouncemeter: Run, tmp_path: Path) -> None:
     (tmp_path / "dashboards").write_text("")
     done = bouncemeter("grafana", "export", tmp_path, check=False)
     assert done.returncode == 1
@@ -83,7 +82,7 @@ def test_a_folder_that_cannot_be_written_is_said_in_a_sentence(bouncemeter: Run,
 
 
 def lost(before: Any, after: Any, path: str = "") -> Iterator[str]:
-    """What is in one and not in the other."""
+    """What is in `before` but not in `after`."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key, value in before.items():
             yield from lost(value, after[key], f"{path}.{key}") if key in after else [f"{path}.{key}"]
@@ -106,7 +105,7 @@ def test_grafana_knows_every_key(page: dict[str, Any]) -> None:
 
 
 @each_page
-def test_a_page_imports_and_provisions(page: dict[str, Any]) -> None:
+def test_a_page_can_be_imported_and_provisioned(page: dict[str, Any]) -> None:
     assert page["schemaVersion"] == 42
     assert page["editable"] is False
     assert (page["refresh"], page["time"]["from"], page["graphTooltip"]) == ("1m", "now-6h", 1)
@@ -132,7 +131,7 @@ def test_variables_narrow_each_other(page: dict[str, Any]) -> None:
 
 
 @each_page
-def test_nothing_overlaps_and_the_first_screen_answers(page: dict[str, Any]) -> None:
+def test_panels_do_not_overlap_and_the_first_screen_has_tiles_and_a_graph(page: dict[str, Any]) -> None:
     def inside(panel: Panel) -> set[tuple[int, int]]:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
@@ -174,7 +173,7 @@ def test_a_panel_explains_itself(page: dict[str, Any], panel: Panel) -> None:
 
 
 def selectors(node: Any, *above: Any) -> Iterator[tuple[Any, tuple[Any, ...]]]:
-    """The selectors of a query, and what they stand in."""
+    """The selectors of a query, each with the nodes around it."""
     if isinstance(node, promql.VectorSelector):
         yield node, above
     below = [getattr(node, name, None) for name in ("expr", "lhs", "rhs", "vector_selector", "param")]
@@ -199,7 +198,7 @@ def test_queries_are_well_formed(page: dict[str, Any], panel: Panel) -> None:
 
 
 def steps(panel: Panel) -> list[dict[str, Any]]:
-    """All thresholds of a panel, those of its columns too."""
+    """All thresholds of a panel, including those of its columns."""
     config = panel["fieldConfig"]
     own = [
         value["value"] for each in config["overrides"] for value in each["properties"] if value["id"] == "thresholds"
@@ -211,7 +210,7 @@ def steps(panel: Panel) -> list[dict[str, Any]]:
     )
 
 
-def test_tiles_and_lines_have_the_numbers_of_the_alerts() -> None:
+def test_tiles_and_lines_use_the_alert_thresholds() -> None:
     other = {name: value * 3 + 7 for name, value in DEFAULTS.items()}
     shown = {
         ("bouncemeter-mail", "5.7.x, 10 min"): "policy_flood",
@@ -233,7 +232,7 @@ def test_tiles_and_lines_have_the_numbers_of_the_alerts() -> None:
         for (uid, title), name in shown.items():
             (panel,) = (each for each in panels(pages[uid]) if each["title"] == title)
             assert values[name] in [step["value"] for step in steps(panel)], title
-        for page in pages.values():  # and where they are written out in a ratio's guard
+        for page in pages.values():  # and in the guards of ratios
             assert f">= {values['ratio_recipients']:g}" in json.dumps(page) or page["uid"] in {
                 "bouncemeter-codes",
                 "bouncemeter-queue",
@@ -266,7 +265,7 @@ def links() -> Iterator[tuple[str, Panel, str]]:
                 yield uid, panel, each["url"]
 
 
-def test_every_link_leads_to_a_page_and_keeps_time_and_what_is_selected() -> None:
+def test_every_link_leads_to_a_page_and_keeps_the_time_and_the_selection() -> None:
     found = [each for each in links() if not each[2].startswith("/alerting/")]
     assert len(found) > 30
     for _, panel, url in found:
@@ -291,7 +290,7 @@ def test_cells_of_codes_providers_and_reasons_are_links() -> None:
                     assert linked, (panel["title"], column["matcher"]["options"])
 
 
-def test_alerts_and_dashboards_know_each_other() -> None:
+def test_alerts_link_to_existing_dashboards_panels_and_variables() -> None:
     managed = (GRAFANA / "provisioning/alerting/bouncemeter.yml").read_text()
     numbers = dict(re.findall(r'__dashboardUid__: "(.+)"\n +__panelId__: "(\d+)"', managed))
     assert {*numbers} == {*PAGES}
@@ -304,7 +303,7 @@ def test_alerts_and_dashboards_know_each_other() -> None:
             assert {name.removeprefix("var-") for name in urllib.parse.parse_qs(url.query)} <= names
 
 
-def test_grafanas_alerts_are_prometheus_alerts() -> None:
+def test_grafanas_alerts_match_prometheus_alerts() -> None:
     theirs = yaml.safe_load((GRAFANA / "provisioning/alerting/bouncemeter.yml").read_text())["groups"][0]
     ours = yaml.safe_load(as_prometheus(rules({})))["groups"][1]
     assert theirs["interval"] == ours["interval"]
@@ -317,9 +316,9 @@ def test_grafanas_alerts_are_prometheus_alerts() -> None:
         assert decided["model"]["conditions"][0]["evaluator"] == {"type": "gt", "params": [-1]}
         assert managed["condition"] == decided["refId"]
         assert (managed["for"], managed["labels"]) == (rule["for"], rule["labels"])
-        said = managed["annotations"]["summary"]
+        summary = managed["annotations"]["summary"]
         assert not re.search(r"(?<!\$)\$(?!\$)", json.dumps(managed))
-        assert said.replace("$$values.A.Value", "$value").replace("$$", "$") == rule["annotations"]["summary"]
+        assert summary.replace("$$values.A.Value", "$value").replace("$$", "$") == rule["annotations"]["summary"]
     sources = yaml.safe_load((GRAFANA / "provisioning/datasources/bouncemeter.yml").read_text())["datasources"]
     assert {each["datasourceUid"] for rule in theirs["rules"] for each in rule["data"]} == {
         sources[0]["uid"],
@@ -332,8 +331,7 @@ def test_grafanas_alerts_are_prometheus_alerts() -> None:
 
 @pytest.fixture(scope="module")
 def afternoon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, Path]]:
-    """Seven hours of mail with incidents, an hour of a week ago, and a Prometheus that saw it."""
-    need("prometheus")
+    """A Prometheus with seven hours of mail with incidents, and an hour from a week ago."""
     base = tmp_path_factory.mktemp("afternoon")
     now = int(time.time()) // 60 * 60
     with served(base, World(1500, incidents(now), height=now - 3 * HOUR), now, hours=7, before=2) as prometheus:
@@ -342,7 +340,7 @@ def afternoon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Promet
 
 
 def answer(prometheus: Prometheus, panel: Panel, query: str, now: float) -> list[dict[str, Any]]:
-    """What a query gives, as its panel asks it."""
+    """The answer to a query, asked as its panel asks it."""
     found: list[dict[str, Any]]
     if panel["type"] in {"stat", "table"}:
         found = prometheus.ask("query", query=query, time=f"{now}")["result"]
@@ -352,6 +350,8 @@ def answer(prometheus: Prometheus, panel: Panel, query: str, now: float) -> list
     return found
 
 
+@pytest.mark.needs("prometheus")
+@pytest.mark.xdist_group("afternoon")
 def test_every_query_of_every_panel_answers(afternoon: tuple[Prometheus, Path]) -> None:
     prometheus, _ = afternoon
     now = time.time()
@@ -359,7 +359,7 @@ def test_every_query_of_every_panel_answers(afternoon: tuple[Prometheus, Path]) 
         for panel in panels(page):
             for target in panel["targets"]:
                 found = answer(prometheus, panel, written(target["expr"]), now)
-                # Fewer than ten names: there are no others.
+                # With fewer than ten names, there are no others.
                 rest = target["legendFormat"] == "all others"
                 assert found or rest, (page["uid"], panel["title"], target["expr"])
                 assert "NaN" not in json.dumps(found) or panel["title"] == "Delivery delay"
@@ -374,13 +374,15 @@ def test_every_query_of_every_panel_answers(afternoon: tuple[Prometheus, Path]) 
             assert prometheus.ask(f"label/{match[2]}/values", **{"match[]": written(match[1])})
 
 
-def test_the_numbers_are_those_of_the_log(afternoon: tuple[Prometheus, Path], bouncemeter: Run) -> None:
+@pytest.mark.needs("prometheus")
+@pytest.mark.xdist_group("afternoon")
+def test_the_panels_show_the_numbers_of_the_report(afternoon: tuple[Prometheus, Path], bouncemeter: Run) -> None:
     prometheus, base = afternoon
-    told = json.loads(bouncemeter("report", "--format", "json", base / "mail.log").stdout)
+    report = json.loads(bouncemeter("report", "--format", "json", base / "mail.log").stdout)
 
     def shown(uid: str, title: str, **variables: str) -> list[dict[str, Any]]:
         (panel,) = (each for each in panels(PAGES[uid]) if each["title"] == title)
-        # All that it knows, and no more: the hour of a week ago too.
+        # All that Prometheus has, including the hour from a week ago.
         query = written(panel["targets"][0]["expr"].replace("$__range", "9d"), **variables)
         return answer(prometheus, panel, query, time.time())
 
@@ -388,24 +390,24 @@ def test_the_numbers_are_those_of_the_log(afternoon: tuple[Prometheus, Path], bo
         return float(shown(*words, **variables)[0]["value"][1])
 
     near = pytest.approx
-    assert number("bouncemeter-mail", "Hard bounces") == near(told["bounces"]["hard"], rel=0.01)
-    assert number("bouncemeter-mail", "Soft bounces") == near(told["bounces"]["soft"], rel=0.01)
-    ended = told["recipients"]["delivered"] + told["recipients"]["bounced"] + told["recipients"]["expired"]
+    assert number("bouncemeter-mail", "Hard bounces") == near(report["bounces"]["hard"], rel=0.01)
+    assert number("bouncemeter-mail", "Soft bounces") == near(report["bounces"]["soft"], rel=0.01)
+    ended = report["recipients"]["delivered"] + report["recipients"]["bounced"] + report["recipients"]["expired"]
     assert number("bouncemeter-mail", "Recipients") == near(ended, rel=0.01)
     counted: dict[str, float] = {}
     for row in shown("bouncemeter-mail", "Top codes"):
         counted[row["metric"]["code"]] = counted.get(row["metric"]["code"], 0) + float(row["value"][1])
-    for each in told["codes"]:
+    for each in report["codes"]:
         assert counted[each["code"]] == near(each["recipients"], rel=0.01), each["code"]
-    refused = sum(each["recipients"] for each in told["codes"] if each["code"] == UNAUTHENTICATED[0])
+    refused = sum(each["recipients"] for each in report["codes"] if each["code"] == UNAUTHENTICATED[0])
     assert number("bouncemeter-codes", "Recipients", code="5.7.26") == near(refused, rel=0.01)
-    google = next(each for each in told["providers"] if each["provider"] == "google")
+    google = next(each for each in report["providers"] if each["provider"] == "google")
     assert number("bouncemeter-mail", "Hard bounces", provider="google") == near(google["hard"], rel=0.01)
 
 
+@pytest.mark.needs("prometheus")
 def test_a_new_installation_does_not_look_broken(tmp_path: Path) -> None:
     """No mail yet: no query fails, none gives NaN, and a tile without a series says what that means."""
-    need("prometheus")
     (tmp_path / "mail.log").write_text("Nov 24 10:00:00 mx1 postfix/smtpd[1]: connect from a.example[192.0.2.1]\n" * 3)
     with Exporter("--from-start", tmp_path / "mail.log") as exporter, Prometheus(tmp_path, exporter.port) as prometheus:
         prometheus.wait_for_value('mail_bounces_by_class_total{class="5.7"}', 0)
@@ -415,12 +417,12 @@ def test_a_new_installation_does_not_look_broken(tmp_path: Path) -> None:
                 found = [answer(prometheus, panel, written(each["expr"]), time.time()) for each in panel["targets"]]
                 assert "NaN" not in json.dumps(found), panel["title"]
                 if not any(found):
-                    told = panel["fieldConfig"]["defaults"].get("noValue")
-                    # What has no zero: a ratio, and how long what was delivered took.
-                    assert told or "ratio" in panel["title"] or "elay" in panel["title"], panel["title"]
+                    empty_text = panel["fieldConfig"]["defaults"].get("noValue")
+                    # Ratios and delivery delays have no zero.
+                    assert empty_text or "ratio" in panel["title"] or "elay" in panel["title"], panel["title"]
 
 
-# --- what alerts make of a day ----------------------------------------------------------------------------------
+# --- alerts on a day of mail ------------------------------------------------------------------------------------
 
 
 def fired(prometheus: Prometheus) -> set[str]:
@@ -429,15 +431,18 @@ def fired(prometheus: Prometheus) -> set[str]:
     return {each["metric"]["alertname"] for each in found["result"]}
 
 
-def test_incidents_wake_somebody(afternoon: tuple[Prometheus, Path]) -> None:
+@pytest.mark.needs("prometheus")
+@pytest.mark.xdist_group("afternoon")
+def test_incidents_fire_alerts(afternoon: tuple[Prometheus, Path]) -> None:
     prometheus, _ = afternoon
     wanted = {"MailAuthenticationRefusals", "MailBlocklisted", "MailPolicyBounceFlood", "MailHardBounceRatioHigh"}
     assert wanted | {"MailPolicyBounceFloodByProvider", "MailBacklogGrowing"} <= fired(prometheus)
 
 
+@pytest.mark.needs("prometheus")
 @pytest.mark.parametrize("hourly", [20, 800], ids=["small", "middle"])
-def test_an_ordinary_day_wakes_nobody(tmp_path: Path, hourly: float) -> None:
-    need("prometheus")
+@pytest.mark.slow
+def test_an_ordinary_day_fires_no_alert(tmp_path: Path, hourly: float) -> None:
     now = int(time.time()) // 60 * 60
     calm: list[Incident] = []
     with served(tmp_path, World(hourly, calm), now, hours=26) as prometheus:

@@ -1,4 +1,4 @@
-"""The alerts, by promtool, on simulated servers of every size: incidents fire, ordinary days do not."""
+"""The alerts on simulated servers of every size, tested with promtool: incidents fire, ordinary days do not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from bouncemeter_exporter.counting.counters import CLASSES
 from bouncemeter_exporter.grafana.rules import as_prometheus, rules, thresholds
 
 from tests.conftest import GRAFANA, ROOT
-from tests.servers.available import need
+
+pytestmark = pytest.mark.needs("prometheus")
 
 DAY = 1440
 OURS = 'job="bouncemeter",instance="mx1:19525"'
@@ -24,15 +25,15 @@ MTA = f'{OURS},mta="postfix"'
 
 Minutes = range
 Counts = dict[str, list[float]]
-"""What happens in each minute, by series; `None` of a minute is a scrape without an answer."""
+"""What happens in each minute, by series; `None` is a scrape without an answer."""
 
 
 class Server:
-    """A simulated server: what it does in each minute, and what a scrape once a minute sees of it.
+    """A simulated server: what happens in each minute, and what a scrape per minute shows.
 
     Args:
-        minutes: How long it is watched.
-        hourly: Recipients an hour at noon; at night it is a twentieth.
+        minutes: How long it runs.
+        hourly: Recipients per hour at noon; at night it is a twentieth.
         refused: Shares of recipients that are refused, by class and provider.
     """
 
@@ -61,15 +62,15 @@ class Server:
         self.start = 0
         shares = {("5.1", "google"): 0.01, ("5.1", "other"): 0.01, ("5.7", "google"): 0.002, ("5.7", "other"): 0.001}
         for minute in range(minutes):
-            sun = 1.0 if steady else 0.05 + 0.95 * max(0.0, math.sin(math.pi * ((minute % DAY) - 360) / 720))
-            rate = hourly / 60 * sun
+            load = 1.0 if steady else 0.05 + 0.95 * max(0.0, math.sin(math.pi * ((minute % DAY) - 360) / 720))
+            rate = hourly / 60 * load
             for provider in ("google", "other"):
                 self.add(minute, "delivered", provider, self.poisson(rate / 2))
             for (name, provider), share in (refused or shares).items():
                 self.refuse(minute, name, provider, self.poisson(rate * share))
 
     def poisson(self, mean: float) -> int:
-        """How often something happens in a minute in which it happens so often on average."""
+        """A random number of events in a minute, given their average."""
         limit, number, product = math.exp(-min(mean, 500)), 0, self._chance.random()
         while product > limit:
             product *= self._chance.random()
@@ -86,7 +87,7 @@ class Server:
     def refuse(
         self, minute: int, name: str, provider: str, number: float, reason: str = "policy", code: str | None = None
     ) -> None:
-        """Recipients are refused for good."""
+        """Refuse recipients for good."""
         if number and 0 <= minute < self.minutes:
             self.happens[by_class(name, "hard")][minute] += number
             labels = f'kind="hard",class="{name}",code="{code or name + ".1"}",reason="{reason}",provider="{provider}"'
@@ -94,7 +95,7 @@ class Server:
             self.add(minute, "bounced", provider, number)
 
     def restart(self, minute: int, down: int, *, keeps: bool) -> None:
-        """The exporter is away; with its state it then knows what happened meanwhile, else it begins at zero."""
+        """Stop the exporter for a while. With its state, it then counts what it missed; without, it begins at zero."""
         self.silent |= set(range(minute, minute + down))
         for happened in self.happens.values():
             if keeps:
@@ -103,14 +104,14 @@ class Server:
                 happened[minute + down] = -sum(happened[: minute + down]) + happened[minute + down]
 
     def series(self) -> Iterable[dict[str, str]]:
-        """As promtool takes them: a counter is there from its first count on, those of classes from the start."""
+        """The series in promtool's form: a counter exists from its first count on, those by class from the start."""
         for name, happened in self.happens.items():
             total, values = 0.0, []
-            born = "by_class" in name or "dropped" in name
+            exists = "by_class" in name or "dropped" in name
             for minute, number in enumerate(happened):
                 total = max(0.0, total + number)
-                born = (born or total > 0) and minute >= self.start
-                values.append(f"{total:g}" if born and minute not in self.silent else "_")
+                exists = (exists or total > 0) and minute >= self.start
+                values.append(f"{total:g}" if exists and minute not in self.silent else "_")
             yield {"series": name, "values": " ".join(values)}
         for name, gauge in self.gauges.items():
             shown = [
@@ -127,8 +128,7 @@ def by_class(name: str, kind: str) -> str:
 
 
 def promtool(folder: Path, server: Server, expected: Iterable[tuple[int, str, bool]], every: int = 1) -> None:
-    """Ask promtool whether alerts fire at minutes, as expected, if rules are evaluated every so many minutes."""
-    need("prometheus")
+    """Check with promtool that alerts fire at the expected minutes, if rules are evaluated every `every` minutes."""
     (folder / "rules.yml").write_text(as_prometheus(rules({})))
     asked = [
         {
@@ -152,12 +152,12 @@ def never(server: Server, name: str = ".+", start: int = 0) -> list[tuple[int, s
     return [(minute, name, False) for minute in range(start, server.minutes, 13)]
 
 
-def test_the_committed_rules_are_those_that_are_written() -> None:
+def test_the_committed_rules_are_current() -> None:
     assert (GRAFANA / "alerts" / "bouncemeter.rules.yml").read_text() == as_prometheus(rules({}))
 
 
+@pytest.mark.needs("prometheus")
 def test_promtool_accepts_the_rules() -> None:
-    need("prometheus")
     done = subprocess.run(
         ["promtool", "check", "rules", GRAFANA / "alerts" / "bouncemeter.rules.yml"], capture_output=True, check=False
     )
@@ -166,7 +166,7 @@ def test_promtool_accepts_the_rules() -> None:
 
 @pytest.mark.parametrize("hourly", [2, 60, 3000], ids=["tiny", "middle", "big"])
 @pytest.mark.parametrize("seed", range(int(os.environ.get("DAYS", "1"))))
-def test_ordinary_days_are_quiet(tmp_path: Path, hourly: float, seed: int) -> None:
+def test_ordinary_days_fire_no_alert(tmp_path: Path, hourly: float, seed: int) -> None:
     server = Server(2 * DAY, hourly, seed=seed)
     promtool(tmp_path, server, never(server), every=3)
 
@@ -190,21 +190,21 @@ def test_a_flood_of_policy_refusals_fires_soon(tmp_path: Path, hourly: float, wh
     )
 
 
-def test_a_provider_that_never_refused_before(tmp_path: Path) -> None:
+def test_a_flood_from_a_provider_that_never_refused_before_fires(tmp_path: Path) -> None:
     server = Server(DAY, 60)
     for minute in range(900, 960):
         server.refuse(minute, "5.7", "yahoo", 5)
     promtool(tmp_path, server, [(890, ".+", False), (908, f"{FLOOD}ByProvider", True)])
 
 
-def test_one_message_to_many_is_no_flood(tmp_path: Path) -> None:
+def test_one_message_to_many_recipients_is_not_a_flood(tmp_path: Path) -> None:
     server = Server(DAY + 400, 60)
     server.refuse(DAY + 100, "5.7", "google", 80)
     server.refuse(DAY + 101, "5.7", "google", 20)
     promtool(tmp_path, server, never(server, f"{FLOOD}.*|{TRICKLE}"))
 
 
-def test_a_slow_flood_fires_the_patient_alert(tmp_path: Path) -> None:
+def test_a_slow_flood_fires_the_trickle_alert(tmp_path: Path) -> None:
     server = Server(2 * DAY, 60, steady=True)
     for minute in range(DAY + 300, 2 * DAY, 8):
         server.refuse(minute, "5.7", "google", 1)
@@ -213,7 +213,7 @@ def test_a_slow_flood_fires_the_patient_alert(tmp_path: Path) -> None:
     )
 
 
-def test_a_tiny_server_that_everybody_refuses(tmp_path: Path) -> None:
+def test_a_tiny_server_that_everybody_refuses_fires_the_trickle_alert(tmp_path: Path) -> None:
     server = Server(2 * DAY, 2, refused={("5.1", "other"): 0.01})
     for minute in range(DAY + 600, DAY + 900, 50):
         server.refuse(minute, "5.7", "google", 1)
@@ -222,13 +222,13 @@ def test_a_tiny_server_that_everybody_refuses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["with its state", "without"])
 @pytest.mark.parametrize("down", [1, 90], ids=["for a minute", "for long"])
-def test_a_restart_is_no_incident(tmp_path: Path, keeps: bool, down: int) -> None:
+def test_a_restart_fires_no_mail_alert(tmp_path: Path, keeps: bool, down: int) -> None:
     server = Server(DAY + 900, 3000)
     server.restart(DAY + 600, down, keeps=keeps)
     promtool(tmp_path, server, never(server, "Mail.+"), every=3)
 
 
-def test_an_exporter_that_is_new_and_reads_old_logs(tmp_path: Path) -> None:
+def test_a_new_exporter_that_reads_old_logs_fires_no_alert(tmp_path: Path) -> None:
     server = Server(DAY, 3000)
     server.start = 600
     for minute in range(600, 604):
@@ -236,7 +236,7 @@ def test_an_exporter_that_is_new_and_reads_old_logs(tmp_path: Path) -> None:
     promtool(tmp_path, server, never(server, f"{FLOOD}.*|{TRICKLE}|MailAuth.+|MailBlock.+|MailProvider.+"))
 
 
-# --- the other alerts: what is done to an ordinary server, and whether that fires -----------------------------------
+# --- the other alerts: a change to an ordinary server, and whether it fires -----------------------------------------
 
 Act = Callable[[Server], None]
 T = 480
@@ -281,8 +281,8 @@ def silence(server: Server, begin: int) -> None:
         happened[begin:] = [0.0] * len(happened[begin:])
 
 
-def weeks(server: Server) -> None:
-    """Nothing: only the server's own days."""
+def unchanged(server: Server) -> None:
+    """Leave an ordinary server as it is."""
 
 
 AUTHENTICATION = lambda server, minute: server.refuse(minute, "5.7", "google", 1, "authentication", "5.7.26")  # noqa: E731
@@ -316,16 +316,16 @@ SOME = range(T, T + 120)
         ("BouncemeterLagging", lambda server: lag(server, 5e7), True),
         ("BouncemeterLagging", lambda server: lag(server, 5e5), False),
         ("BouncemeterSeriesDropped", each([T], count("bouncemeter_series_dropped_total", OURS, 5)), True),
-        ("BouncemeterSeriesDropped", weeks, False),
+        ("BouncemeterSeriesDropped", unchanged, False),
         (
             "BouncemeterMessagesDropped",
             each([5, T], count("bouncemeter_source_dropped_total", f'{OURS},source="udp::1"', 5)),
             True,
         ),
-        ("BouncemeterMessagesDropped", weeks, False),
+        ("BouncemeterMessagesDropped", unchanged, False),
     ],
 )
-def test_each_alert_fires_and_is_quiet(tmp_path: Path, name: str, act: Act, fires: bool) -> None:
+def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path, name: str, act: Act, fires: bool) -> None:
     server = Server(T + 125, 60, seed=3, steady=True)
     act(server)
     promtool(tmp_path, server, [(T - 1, name, name == "BouncemeterLagging" and fires), (T + 40, name, fires)])
@@ -342,14 +342,14 @@ def test_each_alert_fires_and_is_quiet(tmp_path: Path, name: str, act: Act, fire
         ("MailHardBounceRatioHigh", lambda server: server.refuse(T, "5.3", "yahoo", 60)),
     ],
 )
-def test_what_a_counter_was_born_with_counts(tmp_path: Path, name: str, act: Act) -> None:
+def test_alerts_count_the_first_value_of_a_new_series(tmp_path: Path, name: str, act: Act) -> None:
     server = Server(T + 60, 60, seed=3, steady=True)
     act(server)
     promtool(tmp_path, server, [(T - 1, name, False), (T + 25, name, True)])
 
 
 @pytest.mark.parametrize("begin", [DAY, 0], ids=["since today", "as ever"])
-def test_a_backlog_that_stays(tmp_path: Path, begin: int) -> None:
+def test_an_old_backlog_fires_unless_it_was_always_there(tmp_path: Path, begin: int) -> None:
     server = Server(DAY + 400, 60)
     gauge("mail_deferred_recipients", 300, begin)(server)
     promtool(
@@ -357,7 +357,7 @@ def test_a_backlog_that_stays(tmp_path: Path, begin: int) -> None:
     )
 
 
-def test_a_silent_log_is_noticed_if_it_never_was(tmp_path: Path) -> None:
+def test_a_silent_log_fires_if_it_was_never_silent_before(tmp_path: Path) -> None:
     server = Server(8 * DAY, 200, steady=True)
     silence(server, 7 * DAY + 600)
     promtool(
@@ -365,7 +365,7 @@ def test_a_silent_log_is_noticed_if_it_never_was(tmp_path: Path) -> None:
     )
 
 
-def test_every_alert_has_a_page_and_every_threshold_a_meaning() -> None:
+def test_every_alert_has_a_runbook_section_and_every_threshold_is_filled_in() -> None:
     found = rules({name: each.value for name, each in thresholds().items()})
     assert "{" not in "".join(each["expr"] for each in found if "record" in each).replace('{outcome="', "").replace(
         '{kind="hard"}', ""

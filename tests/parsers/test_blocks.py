@@ -1,4 +1,4 @@
-"""A block of lines tells what its lines tell one by one, and ordinary mail is counted as the ledger would count it."""
+"""A block gives the same entries as its lines one by one, and ordinary mail counts as the ledger would count it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def same_entries(mta: str, text: list[str]) -> None:
 
 
 class Both:
-    """Counts for several, and how many recipients were counted without an entry."""
+    """Passes counts on to several `Counts`, and keeps the number of recipients counted without an entry."""
 
     def __init__(self, *counts: Counts) -> None:
         self.counts, self.ordinary = counts, 0
@@ -73,8 +73,8 @@ class Both:
 def same_numbers(
     mta: str, text: list[str], chance: random.Random, size: int, *, late: bool = True, max_age: float = MAX_AGE
 ) -> int:
-    """Compare what is counted, and how many messages are remembered unless lines are too late for that; how many
-    recipients were counted without an entry."""
+    """Compare the counts and, unless lines are too late for that, the number of remembered messages. Return the number
+    of recipients counted without an entry."""
     alone, together = [(Counters(), Report(), Ledger(max_age)) for _ in range(2)]
     both = Both(*together[:2])
     read = reader(mta)
@@ -85,7 +85,7 @@ def same_numbers(
     for piece in pieces(text, chance, size):
         together[2].count(read.block(joined(piece)), both)
     for name, numbers in alone[0].numbers().items():
-        if name.startswith("delay") and not late:  # a message that came at no time, such as 31 November, has none
+        if name.startswith("delay") and not late:  # no delay without a valid arrival time, such as 31 November
             continue
         assert dict(together[0].numbers()[name]) == pytest.approx(dict(numbers)), name
     for ledger in (alone[2], together[2]):
@@ -98,14 +98,14 @@ def same_numbers(
 
 
 @pytest.mark.parametrize("mta", MTAS)
-def test_fixtures_tell_the_same_in_a_block(mta: str) -> None:
+def test_fixture_logs_give_the_same_entries_in_a_block(mta: str) -> None:
     same_entries(mta, lines(mta))
 
 
 @pytest.mark.parametrize("mta", MTAS)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**64))
-def test_mutated_lines_tell_the_same_in_a_block(mta: str, seed: int) -> None:
+def test_mutated_lines_give_the_same_entries_in_a_block(mta: str, seed: int) -> None:
     chance = random.Random(seed)
     known = [*lines(mta), *day(mta, 300, seed % 20)]
     text = [
@@ -113,17 +113,17 @@ def test_mutated_lines_tell_the_same_in_a_block(mta: str, seed: int) -> None:
         for line in chance.choices(known, k=60)
     ]
     same_entries(mta, text)
-    # Stamps that jump are minutes late, or days: what is too old depends on when it is looked for.
+    # Stamps jump by minutes or days: what is too old depends on when the ledger looks.
     same_numbers(mta, text, chance, 60, late=False, max_age=1e12)
 
 
 def day(mta: str, number: int, seed: int, pause: float = 0.5) -> list[str]:
-    """Lines of traffic, from two servers where the format tells hosts; so many seconds lie between two messages."""
+    """Lines of traffic, from two servers if the format has hosts, with an average pause of seconds between messages."""
     stamp = {"postfix": "%b %e %H:%M:%S", "exim": "%Y-%m-%d %H:%M:%S"}[mta]
     found = []
     for moment, line in traffic(mta, lambda _: pause, seed):
-        said = (START + timedelta(seconds=moment)).strftime(stamp)
-        found.append(f"{said} {line.replace('mx1', f'mx{seed % 2}')}")
+        shown = (START + timedelta(seconds=moment)).strftime(stamp)
+        found.append(f"{shown} {line.replace('mx1', f'mx{seed % 2}')}")
         if len(found) == number:
             return found
     raise AssertionError
@@ -134,16 +134,16 @@ def day(mta: str, number: int, seed: int, pause: float = 0.5) -> list[str]:
 def test_a_day_of_mail_is_counted_the_same(mta: str, seed: int, size: int) -> None:
     chance = random.Random(seed)
     both = [*day(mta, 10_000, seed), *day(mta, 10_000, seed + 100)]
-    if seed > 2:  # so that messages of two servers, and of one queue ID, are mixed
+    if seed > 2:  # mix messages of two servers, and of the same queue ID
         both = sorted([*both, *day(mta, 10_000, seed)], key=lambda line: line[:15] if mta == "postfix" else line[:19])
-    passed = same_numbers(mta, both, chance, size)
-    assert passed > 2500 or size < 3000
+    ordinary = same_numbers(mta, both, chance, size)
+    assert ordinary > 2500 or size < 3000
 
 
 @pytest.mark.parametrize("mta", MTAS)
 @pytest.mark.parametrize("seed", range(8))
 def test_mail_out_of_order_is_counted_the_same(mta: str, seed: int) -> None:
-    """Lines that stand some places too early or too late, doubled, or lost."""
+    """Lines come some places too early or too late, doubled, or never."""
     chance = random.Random(seed)
     places = []
     for place, line in enumerate(day(mta, 4000, seed)):
@@ -154,5 +154,5 @@ def test_mail_out_of_order_is_counted_the_same(mta: str, seed: int) -> None:
 
 @pytest.mark.parametrize("mta", MTAS)
 def test_half_a_year_within_a_block_is_counted_the_same(mta: str) -> None:
-    """What is forgotten because of its age is forgotten in time, and not before."""
+    """Old messages are forgotten in time, and not before."""
     assert same_numbers(mta, day(mta, 4000, 7, pause=25_000.0), random.Random(1), 4000) > 300

@@ -1,4 +1,4 @@
-"""The catalogue: complete, closed, in words."""
+"""The catalogue of codes is complete and closed, and explains every code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_guide_has_41_soft_and_48_hard_codes() -> None:
 
 
 @pytest.mark.parametrize("row", catalogue(), ids=lambda row: str(row.code))
-def test_every_explanation_is_whole(row: object) -> None:
+def test_every_explanation_is_complete(row: object) -> None:
     from bouncemeter.knowledge.codes import Explanation
 
     assert isinstance(row, Explanation)
@@ -42,13 +42,13 @@ def test_every_explanation_is_whole(row: object) -> None:
     assert row.reason in reasons()
 
 
-def test_kinds_are_told_apart_in_the_guide() -> None:
+def test_the_guide_explains_soft_and_hard_codes_differently() -> None:
     for row in catalogue():
         if row.in_guide and row.code.digit == 5:
             assert row.meaning != explain(EnhancedCode(4, *row.code[1:])).meaning
 
 
-def test_another_reading_is_noted_beside_the_registrys() -> None:
+def test_a_second_reading_of_a_code_is_noted_beside_the_registrys() -> None:
     assert "full" in (explain(EnhancedCode(5, 2, 1)).other_reading or "")
     assert "disabled" not in (explain(EnhancedCode(5, 2, 1)).other_reading or "")
     assert explain(EnhancedCode(5, 1, 1)).other_reading is None
@@ -61,7 +61,7 @@ def test_a_code_outside_the_registry_is_explained_by_its_class() -> None:
 
 
 @given(st.integers(0, 999), st.integers(0, 999), st.sampled_from([2, 4, 5]))
-def test_labels_are_of_a_closed_set(subject: int, detail: int, digit: int) -> None:
+def test_labels_come_from_a_closed_set(subject: int, detail: int, digit: int) -> None:
     code_class, code = label(EnhancedCode(digit, subject, detail))
     classes = {f"{digit}.{subject}" for subject in range(8)} | {f"{digit}.x"}
     assert code_class in classes
@@ -76,19 +76,19 @@ def test_labels_keep_registered_codes() -> None:
 
 
 @pytest.mark.parametrize("text", ["5.7", "6.1.1", "5.7.1.2", "5.7.1234", "5.7.\u0661", "", "5.7.1 "])
-def test_what_is_no_code_is_refused(text: str) -> None:
+def test_text_that_is_not_a_code_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an enhanced status code"):
         EnhancedCode.parse(text)
 
 
-def test_a_reply_without_a_code_gets_the_undefined_one_of_its_class() -> None:
+def test_a_reply_without_an_enhanced_code_gets_the_undefined_code_of_its_kind() -> None:
     assert str(undefined_code(Outcome.BOUNCED, 550)) == "5.0.0"
     assert str(undefined_code(Outcome.DEFERRED, 421)) == "4.0.0"
     assert str(undefined_code(Outcome.DEFERRED, None)) == "4.0.0"
     assert str(undefined_code(Outcome.EXPIRED, None)) == "4.4.7"
 
 
-def test_plain_replies_have_a_meaning() -> None:
+def test_reply_codes_have_a_meaning() -> None:
     assert "unavailable" in (reply_meaning(550) or "")
     assert reply_meaning(299) is None
 
@@ -105,7 +105,7 @@ def test_plain_replies_have_a_meaning() -> None:
         ("x" * 5000 + ".google.com", "a@" + "x." * 5000 + "gmail.com", "other"),
     ],
 )
-def test_providers_are_told_from_the_relay_then_the_domain(
+def test_the_provider_comes_from_the_relay_then_from_the_domain(
     relay: str | None, recipient: str | None, provider: str
 ) -> None:
     assert provider_of(relay, recipient) == provider

@@ -1,4 +1,4 @@
-"""Whatever a remote server or a sender writes, it stays text: no field is forged, no line lost, none slow."""
+"""What a remote server or a sender writes stays text: it forges no field, loses no line, and slows no parser down."""
 
 from __future__ import annotations
 
@@ -170,12 +170,12 @@ def test_a_sender_cannot_end_a_message(local: str) -> None:
 
 @pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name)
 @given(line=st.one_of(HOSTILE, st.text()))
-def test_any_line_is_read_or_said_to_be_unreadable(parser: Parser, line: str) -> None:
+def test_any_line_is_read_or_reported_as_unparsed(parser: Parser, line: str) -> None:
     parser.recognises(line)
     try:
         parser.reader()(line)
     except UnparsedLineError as error:
-        assert str(error)  # noqa: PT017 - either way is right
+        assert str(error)  # noqa: PT017 - both results are right
 
 
 ADVERSARIAL = [
@@ -203,8 +203,8 @@ ADVERSARIAL = [
 
 @pytest.mark.parametrize("line", ADVERSARIAL, ids=range(len(ADVERSARIAL)))
 def test_no_line_takes_long(line: str) -> None:
-    """A line of 64 KiB, the longest that is looked at, takes well under a second in every parser: nothing backtracks
-    more than linearly. (A quadratic pattern takes minutes.)"""
+    """A line of 64 KiB, the longest that parsers see, takes well under a second in every parser: backtracking is at
+    most linear. (A quadratic pattern takes minutes.)"""
     start = time.process_time()
     for parser in PARSERS:
         parser.recognises(line)
@@ -215,7 +215,7 @@ def test_no_line_takes_long(line: str) -> None:
     assert time.process_time() - start < 5
 
 
-def test_a_header_that_lacks_columns_costs_no_line() -> None:
+def test_a_header_that_lacks_columns_loses_no_line() -> None:
     read = EXCHANGE.reader()
     read("#Fields: event-id,internal-message-id,recipient-address,recipient-status,a,b,c,d,e")
     (event,) = read("FAIL,601,a@dest.test,550 5.1.1 no,,,,,")

@@ -1,4 +1,4 @@
-"""Bytes into lines: any encoding, any length; times of stamps that say little."""
+"""Bytes become lines, whatever their encoding and length; stamps without a year or zone become times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 
 @given(st.lists(st.binary(max_size=30).map(lambda line: line.replace(b"\n", b"")), max_size=20), st.integers())
-def test_lines_do_not_depend_on_how_the_bytes_come(lines: list[bytes], seed: int) -> None:
+def test_lines_do_not_depend_on_how_the_bytes_are_split(lines: list[bytes], seed: int) -> None:
     stream = b"".join(line + b"\n" for line in lines) + b"rest"
     cutter, found, chance = Lines(), "", random.Random(seed)
     while stream:
@@ -25,7 +25,7 @@ def test_lines_do_not_depend_on_how_the_bytes_come(lines: list[bytes], seed: int
 
 
 @pytest.mark.parametrize("piece", [1000, MAX_LINE, 10 * MAX_LINE])
-def test_an_endless_line_costs_no_memory_and_no_other_line(piece: int) -> None:
+def test_an_endless_line_takes_bounded_memory_and_loses_no_other_line(piece: int) -> None:
     stream = b"one\n" + b"x" * (5 * MAX_LINE) + b"\ntwo\n"
     cutter, text = Lines(), ""
     for start in range(0, len(stream), piece):
@@ -37,7 +37,7 @@ def test_an_endless_line_costs_no_memory_and_no_other_line(piece: int) -> None:
     assert [len(line) for line in found] == [3, MAX_LINE, 3]
 
 
-def test_bytes_that_are_no_text_stay_visible() -> None:
+def test_bytes_that_are_not_utf8_stay_visible() -> None:
     assert Lines().feed(b"a\xff\x00b\r\n") == "a\\xff\x00b\n"
 
 
@@ -64,11 +64,11 @@ def seconds(stamp: str, now: str) -> str | None:
         ("", "2027-01-01T00:00:00+00:00", None),
     ],
 )
-def test_a_stamp_without_a_year_is_of_the_latest_year_that_fits(stamp: str, now: str, time: str | None) -> None:
+def test_a_stamp_without_a_year_gets_the_latest_year_that_fits(stamp: str, now: str, time: str | None) -> None:
     assert seconds(stamp, now) == time
 
 
-def test_a_live_log_goes_over_the_turn_of_the_year() -> None:
+def test_a_live_log_crosses_the_turn_of_the_year() -> None:
     now = [datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()]
     stamps = Stamps(lambda: now[0])
     before = stamps.seconds("Dec 31 23:59:59")
@@ -94,6 +94,6 @@ def test_a_live_log_goes_over_the_turn_of_the_year() -> None:
         (set(), None),
     ],
 )
-def test_the_span_of_stamps(stamps: set[str], span: tuple[str, str] | None) -> None:
+def test_the_span_of_stamps_is_their_earliest_and_latest(stamps: set[str], span: tuple[str, str] | None) -> None:
     read = Stamps(lambda: 1_796_000_000.0)
     assert read.span(stamps) == (span and (read.seconds(span[0]), read.seconds(span[1])))

@@ -1,4 +1,4 @@
-"""A lowered grammar means what pyparsing makes of it: the same lines, the same values, in linear time."""
+"""A lowered grammar matches the same lines as pyparsing, with the same values, in linear time."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ from tests.parsers.test_hostile_text import ADVERSARIAL, PIECE_TEXTS
 MODULES = {"postfix": postfix, "exim": exim, "exchange": exchange}
 
 
-def of(module: ModuleType, kind: type) -> dict[str, Any]:
+def members(module: ModuleType, kind: type) -> dict[str, Any]:
     return {name: each for name, each in vars(module).items() if isinstance(each, kind)}
 
 
-GRAMMARS = [(f"{name}.{what}", each) for name, module in MODULES.items() for what, each in of(module, Lowered).items()]
-LISTS = [(f"{name}.{what}", each) for name, module in MODULES.items() for what, each in of(module, LoweredList).items()]
+GRAMMARS = [
+    (f"{name}.{what}", each) for name, module in MODULES.items() for what, each in members(module, Lowered).items()
+]
+LISTS = [
+    (f"{name}.{what}", each) for name, module in MODULES.items() for what, each in members(module, LoweredList).items()
+]
 
 
 def by_pyparsing(grammar: pp.ParserElement, line: str) -> dict[str, Any] | None:
@@ -45,7 +49,7 @@ def list_by_pyparsing(grammar: pp.ParserElement, line: str) -> list[Any]:
 
 
 def check(grammar: Lowered, line: str) -> bool:
-    """Compare both; whether the grammar matched."""
+    """Compare with pyparsing, and return whether the grammar matched."""
     found = grammar.values(line)
     assert found == by_pyparsing(grammar.grammar, line), line
     assert grammar.matches(line) is (found is not None)
@@ -55,7 +59,7 @@ def check(grammar: Lowered, line: str) -> bool:
 def check_list(grammar: LoweredList, line: str) -> None:
     wanted = list_by_pyparsing(grammar.grammar, line)
     grouped = any(isinstance(each, pp.Group) for each in elements(grammar.grammar))
-    # A list that breaks off in its first elements is none to pyparsing; only an empty one is looked for then.
+    # pyparsing finds no list at all if the first elements break off, so there is nothing to compare groups with.
     if wanted or not grouped:
         assert (grammar.groups(line) if grouped else grammar.items(line)) == wanted, line
 
@@ -75,7 +79,7 @@ def lines(mta: str) -> list[str]:
 
 
 def parts(mta: str) -> list[str]:
-    """Lines, and the parts of lines that grammars are asked about: messages, replies, columns."""
+    """Lines, and the parts of lines that grammars match: messages, replies, columns."""
     found = lines(mta)
     if mta == "exchange":
         return found + [column for line in found for column in exchange.row.items(line) if column]
@@ -90,7 +94,7 @@ PARTS = {mta: parts(mta) for mta in MODULES}
 
 
 def everything_agrees(mta: str, line: str, *, chance: random.Random | None = None) -> int:
-    """Compare every grammar of a parser on a line, or two chosen by chance; how many matched."""
+    """Compare every grammar of a parser on a line, or two random ones. Return how many matched."""
     grammars = [each for name, each in GRAMMARS if name.startswith(mta)]
     listed = [each for name, each in LISTS if name.startswith(mta)]
     if chance is not None:
@@ -107,7 +111,7 @@ def test_every_line_of_every_fixture_gives_what_pyparsing_gives(mta: str) -> Non
 
 
 def mutated(line: str, others: list[str], chance: random.Random) -> str:
-    """A line changed as chance will have it: cut, doubled, joined with another, with pieces of hostile text in it."""
+    """A randomly changed line: cut, doubled, joined with another, or with pieces of hostile text in it."""
     for _ in range(chance.randint(1, 4)):
         at, to = sorted((chance.randint(0, len(line)), chance.randint(0, len(line))))
         other = chance.choice(others)
@@ -135,7 +139,7 @@ def test_a_hundred_thousand_mutated_lines_give_what_pyparsing_gives(mta: str, se
 
 
 def generated(element: pp.ParserElement) -> st.SearchStrategy[str]:
-    """Texts that a grammar may like: of each element one that it takes by itself."""
+    """Texts that a grammar may match, joined from texts that each element matches by itself."""
     parts_of = getattr(element, "exprs", [])
     match element:
         case pp.Regex() | pp.Word():
@@ -158,7 +162,7 @@ def generated(element: pp.ParserElement) -> st.SearchStrategy[str]:
 
 
 def _of_pattern(pattern: str) -> st.SearchStrategy[str]:
-    # hypothesis knows no possessive quantifiers; without them a loop in a loop would take for ever.
+    # Hypothesis does not know possessive quantifiers; without them, a nested loop would take for ever.
     plain = re.sub(r"(?<!\\)([*+?}])\+", r"\1", pattern.replace("]++|", "]|"))
     plain = re.sub(r"\(\?[=!<][^()]*\)", "", plain)
     try:
@@ -178,7 +182,7 @@ def test_lines_made_from_the_grammar_give_what_pyparsing_gives(grammar: Lowered,
 
 @pytest.mark.parametrize("line", ADVERSARIAL, ids=range(len(ADVERSARIAL)))
 def test_a_line_of_a_megabyte_takes_linear_time(line: str) -> None:
-    """Fifteen times the line takes at most some thirty times as long: a quadratic pattern takes two hundred."""
+    """A line fifteen times as long takes at most about thirty times the time; a quadratic pattern takes 200 times."""
     long = line + line[len(line) // 2 :] * 28
     assert len(long) > 800_000
 
@@ -209,17 +213,17 @@ def test_a_block_of_a_megabyte_takes_linear_time(line: str) -> None:
 
 
 def test_no_part_of_a_block_pattern_matches_a_line_feed() -> None:
-    """A row's texts are of one line, whatever the next line is."""
+    """All texts of a row come from one line, whatever the next line is."""
     for module in (postfix, exim):
         for log in sorted(LOGS.glob(f"{module.PARSER.name}/*.log")):
             text = "\n" + log.read_text("utf-8").rstrip("\n")
-            for cut in range(7):  # so that lines break off at every kind of place
+            for cut in range(7):  # break lines off at different places
                 broken = "\n".join(f"{part[: len(part) * cut // 7]}\n{part}" for part in text.split("\n"))
                 assert not any("\n" in each for row in module.usual_lines.rows(f"\n{broken}") for each in row)
 
 
 def test_all_grammars_are_lowered() -> None:
-    """No pattern is written beside the grammars: the modules match by lowered grammars alone."""
+    """The modules match only by lowered grammars, not by patterns of their own."""
     assert {name for name, _ in GRAMMARS} >= {"postfix.queue_line", "exim.queue_line", "exchange.command"}
     for module in MODULES.values():
         assert "re" not in vars(module)
@@ -234,31 +238,31 @@ X = pp.Regex("x")
         (lambda: pp.CaselessLiteral("x"), "CaselessLiteral .* cannot be lowered"),
         (lambda: pp.SkipTo("x"), "SkipTo .* cannot be lowered"),
         (lambda: X.copy().set_parse_action(lambda: None), "Regex .* has a parse action"),
-        (lambda: (X + X)("both"), "is named both, and may give more than one value"),
+        (lambda: (X + X)("both"), "is named both, but may give more than one value"),
         (lambda: pp.Opt(X, default="y"), "has a default value"),
         (lambda: pp.ZeroOrMore(X, stop_on="y"), "has a stop_on"),
         (lambda: pp.Combine(X + X, join_string="-", adjacent=False), "puts text between its parts"),
         (lambda: pp.Suppress(X("x")), "has named values where only its text counts"),
-        (lambda: pp.Group(X), "is a group outside of a list"),
-        (lambda: pp.Regex("x", re.IGNORECASE), "has flags beside its pattern"),
+        (lambda: pp.Group(X), "is a group outside a list"),
+        (lambda: pp.Regex("x", re.IGNORECASE), "has flags outside its pattern"),
     ],
 )
-def test_what_cannot_be_lowered_is_refused_by_name(make: Callable[[], pp.ParserElement], sentence: str) -> None:
+def test_a_grammar_that_cannot_be_lowered_is_refused(make: Callable[[], pp.ParserElement], sentence: str) -> None:
     with pytest.raises(CannotLowerError, match=sentence):
         lowered(make())
 
 
-def test_a_name_may_not_stand_twice_in_a_block() -> None:
-    with pytest.raises(CannotLowerError, match="a name stands twice"):
+def test_a_name_may_not_occur_twice_in_a_block() -> None:
+    with pytest.raises(CannotLowerError, match="a name occurs twice"):
         lowered_block(start=X("x"), forms=X("y") + "-" + X("y"), candidates=X)
 
 
-def test_a_list_must_be_one() -> None:
-    with pytest.raises(CannotLowerError, match="a list ends in ZeroOrMore, not in Regex"):
+def test_a_list_must_end_in_a_repetition() -> None:
+    with pytest.raises(CannotLowerError, match="a list must end in ZeroOrMore, not in Regex"):
         lowered_list(X + X)
 
 
-def test_what_succeeded_is_not_gone_back_into() -> None:
+def test_a_lowered_grammar_does_not_backtrack_into_what_matched() -> None:
     for grammar, line in (
         (pp.Opt(pp.Literal("ab")("x")) + "abc", "abc"),
         ((pp.Literal("a") | "ab")("x") + "c", "abc"),

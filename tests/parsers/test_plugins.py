@@ -1,4 +1,4 @@
-"""Log formats are plugins, the built-in ones like any other."""
+"""Log formats are plugins, and so are the built-in ones."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from tests.conftest import LOGS, ROOT
 PLUGIN = ROOT / "tests" / "plugin"
 
 
-def test_the_built_in_parsers_register_as_any_other() -> None:
+def test_the_built_in_parsers_are_registered_as_plugins() -> None:
     assert {entry.name for entry in entry_points(group=GROUP)} >= {"postfix", "exim", "exchange"}
     assert all(isinstance(each, Parser) for each in parsers().values())
 
 
-def test_an_unknown_format_is_named_with_those_there_are() -> None:
-    with pytest.raises(ParserNotFoundError, match="no log format 'sendmail'; installed: exchange, exim, postfix"):
+def test_the_error_for_an_unknown_format_lists_the_installed_ones() -> None:
+    with pytest.raises(ParserNotFoundError, match="unknown log format 'sendmail'; installed: exchange, exim, postfix"):
         parser("sendmail")
 
 
 @pytest.mark.parametrize("log", sorted(each for each in LOGS.glob("*/*") if each.suffix.lower() == ".log"), ids=str)
-def test_the_format_is_told_from_the_content(log: Path) -> None:
+def test_the_format_is_detected_from_the_content(log: Path) -> None:
     found = detect(log.read_text().splitlines())
     assert found is not None
     assert found.name == log.parent.name
 
 
-def test_other_text_is_of_no_format() -> None:
+def test_other_text_has_no_format() -> None:
     assert (
         detect(["hello", "", "a,b,c", "Nov 24 15:55:42 host cron[1]: x", "2026-11-24 15:00:00 something else"]) is None
     )
 
 
-def test_a_foreign_parser_works_once_it_is_installed(tmp_path: Path) -> None:
+def test_a_third_party_parser_works_once_it_is_installed(tmp_path: Path) -> None:
     site = tmp_path / "site"
     subprocess.run(
         [

@@ -1,4 +1,4 @@
-"""Why, and by whom: real replies against the reasons that a postmaster would give."""
+"""Reasons and providers: real replies get the reason that a postmaster would give."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ REPLY = exact(reply)
 
 
 def find(provider: str, text: str, before: str = "", after: str = "") -> Finding:
-    """What is found for a reply as it stands in a log, with what our own server wrote around it."""
-    # Where there is no reply it was a deferral.
+    """The finding for a reply as it stands in a log, with our own server's words around it."""
+    # Text that is no reply is a deferral.
     code, digits = code_of(values(REPLY, text) or {}, Outcome.DEFERRED)
     return find_reason(code, digits, f"{before}{text}{after}", provider)
 
@@ -49,13 +49,13 @@ def test_real_replies_have_the_reason_that_a_postmaster_would_give() -> None:
 @pytest.mark.parametrize(
     "before", ["host mx.test[192.0.2.1] said: ", "host mx.test[192.0.2.1] refused to talk to me: "]
 )
-def test_what_our_own_server_wrote_around_a_reply_changes_nothing(before: str) -> None:
+def test_our_own_servers_words_around_a_reply_do_not_change_the_reason(before: str) -> None:
     for provider, text, reason in REPLIES:
         if text[:3].isdigit():
             assert find(provider, text, before, " (in reply to RCPT TO command)").reason == reason
 
 
-def test_the_vocabulary_is_closed_and_explained() -> None:
+def test_there_are_at_most_29_reasons_and_each_is_explained() -> None:
     assert len(reasons()) <= 29
     for reason in reasons().values():
         assert len(reason.meaning) > 10
@@ -90,11 +90,11 @@ def test_every_row_of_the_tables_has_its_reason_provider_and_source() -> None:
         ("other", "550 xyzzy", "nothing"),
     ],
 )
-def test_the_order_of_trust(provider: str, text: str, basis: str) -> None:
+def test_the_reason_comes_from_the_most_reliable_part_of_a_reply(provider: str, text: str, basis: str) -> None:
     assert find(provider, text).basis == basis
 
 
-def test_a_provider_cannot_be_imitated_by_another() -> None:
+def test_a_providers_own_codes_count_only_in_its_own_replies() -> None:
     assert find("google", "550 5.7.1 (S3150) xyzzy").provider_code is not None
     assert find("google", "550 5.7.1 (S3150) xyzzy").reason == "spam_content"
     assert find("other", "550 5.7.1 (S3150) xyzzy").reason == "blocklisted"
@@ -195,13 +195,15 @@ def test_a_configuration_adds_providers(tmp_path: Path, bouncemeter: Run) -> Non
     ("text", "sentence"),
     [
         ("[providers]\nus = 1", "providers.us must be a table"),
-        ("[providers.Us]\n", "'Us' is not a provider's name"),
-        ("[providers.us]\nhost = []", "provider us has hosts and domains, not host"),
+        ("[providers.Us]\n", "'Us' is not a valid provider name"),
+        ("[providers.us]\nhost = []", "provider us: host is not a setting; use hosts or domains"),
         ("[providers.us]\nhosts = 'x'", "provider us: hosts must be a list"),
-        ("".join(f"[providers.p{n}]\n" for n in range(MAX_OWN + 1)), "51 providers are added; 50 may be"),
+        ("".join(f"[providers.p{n}]\n" for n in range(MAX_OWN + 1)), "51 providers are added; the limit is 50"),
     ],
 )
-def test_wrong_providers_get_one_sentence(bouncemeter: Run, tmp_path: Path, text: str, sentence: str) -> None:
+def test_wrong_provider_settings_are_answered_by_one_sentence(
+    bouncemeter: Run, tmp_path: Path, text: str, sentence: str
+) -> None:
     config = tmp_path / "bouncemeter.toml"
     config.write_text(text)
     done = bouncemeter("report", "--config", config, LOGS / "postfix" / "relay.log", check=False)
@@ -212,13 +214,13 @@ def test_wrong_providers_get_one_sentence(bouncemeter: Run, tmp_path: Path, text
 
 
 @given(HOSTILE | st.text(), st.sampled_from(providers()), st.integers(400, 599) | st.none())
-def test_any_text_has_a_reason_of_the_vocabulary(text: str, provider: str, reply_code: int | None) -> None:
+def test_any_text_gets_a_known_reason(text: str, provider: str, reply_code: int | None) -> None:
     assert find_reason(EnhancedCode(5, 0, 0), reply_code, text, provider).reason in reasons()
 
 
 @pytest.mark.parametrize("piece", ["spam ", "user ", "<", "a@", "550 ", "\\n", " ", "@", "blocked using ", "ip ", "é"])
 def test_no_text_takes_long(piece: str) -> None:
-    """Text of any length costs what its first thousand characters do, and those cost no more than linear time."""
+    """Only the first thousand characters of a text are searched, and in linear time."""
     text = piece * (1_000_000 // len(piece))
     start = time.process_time()
     for _ in range(20):
@@ -238,7 +240,7 @@ def test_phrases_are_found_as_whole_words_in_order() -> None:
     assert table.first(ReplyText("550 antispam see http://spamhaus")) is None
 
 
-def test_explain_says_why_by_whom_what_to_do_and_where_that_is_documented(bouncemeter: Run) -> None:
+def test_explain_gives_reason_provider_remedy_and_source(bouncemeter: Run) -> None:
     text = "550 5.7.606 Access denied, banned sending IP [192.0.2.1] [x.prod.protection.outlook.com]"
     printed = bouncemeter("explain", text).stdout
     for words in ("blocklisted", "microsoft", "banned", "sender.office.com", "Exchange Online", "provider code"):

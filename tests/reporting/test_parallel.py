@@ -1,4 +1,4 @@
-"""Many cores count what one counts, wherever the borders of their pieces are."""
+"""Several processes count the same as one, wherever a log is cut into pieces."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def silent() -> nullcontext[Advance]:
     return nullcontext(lambda _size: None)
 
 
-def of(summary: Summary) -> object:
+def result(summary: Summary) -> object:
     summary.ledger.memory.forget_old()
     return summary.report.as_json(summary.lines, summary.ledger.memory.waiting.total())
 
@@ -38,15 +38,15 @@ def by_one(logs: list[Path]) -> object:
             for text, _ in read_text(stream, str(path)):
                 found.ledger.count(log.read(text), found.report)
         found.lines.update(log.counts)
-    return of(found)
+    return result(found)
 
 
 def by_pieces(logs: list[Path], size: int, monkeypatch: pytest.MonkeyPatch) -> object:
-    """The same, read here, with so small pieces."""
+    """The same result, read in this process in pieces of `size` bytes."""
     monkeypatch.setattr(parallel, "PIECE", size)
     found = parallel.pieces(logs, None, 1)
     assert len(found) > 1
-    return of(parallel._combined(((piece, parallel._read(piece)) for piece in found), lambda _size: None))
+    return result(parallel._combined(((piece, parallel._read(piece)) for piece in found), lambda _size: None))
 
 
 def written(path: Path, text: list[str]) -> Path:
@@ -76,15 +76,15 @@ def test_more_processes_count_the_same(mta: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(parallel, "PIECE", 200_000)
     log = written(tmp_path / "mail.log", day(mta, 8000, 1))
     found = parallel.pieces([log], None, 2)
-    assert of(parallel.summarise_pieces(found, 2, silent)) == by_one([log])
+    assert result(parallel.summarise_pieces(found, 2, silent)) == by_one([log])
 
 
 @pytest.mark.parametrize("mta", MTAS)
-def test_a_muddle_is_counted_the_same_or_left_to_one_core(
+def test_disordered_lines_are_counted_the_same_or_left_to_one_process(
     mta: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lines out of order, doubled, lost; queue IDs that are used again; a content filter on this host."""
-    left = 0
+    """Lines out of order, doubled or lost; reused queue IDs; a content filter on this host."""
+    left_to_one = 0
     for seed in range(15):
         chance = random.Random(seed)
         text = [*day(mta, 3000, seed), *day(mta, 2000, seed + 50), *lines(mta)]
@@ -98,13 +98,13 @@ def test_a_muddle_is_counted_the_same_or_left_to_one_core(
         try:
             found = by_pieces([log], chance.choice((50_000, 100_000, 300_000)), monkeypatch)
         except DependentPiecesError:
-            left += 1
+            left_to_one += 1
         else:
             assert found == by_one([log])
-    assert 0 < left < 13
+    assert 0 < left_to_one < 13
 
 
-def test_each_line_is_in_one_piece(tmp_path: Path) -> None:
+def test_each_line_is_in_exactly_one_piece(tmp_path: Path) -> None:
     chance = random.Random(1)
     for _ in range(200):
         text = b"".join(b"x" * chance.choice((0, 1, 5, 30)) + b"\n" for _ in range(chance.randint(1, 20)))
@@ -119,8 +119,8 @@ def test_each_line_is_in_one_piece(tmp_path: Path) -> None:
         assert "".join(found) == whole
 
 
-def test_a_message_that_a_filter_takes_over_a_border_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is handed on in one piece, and was taken over in the piece before."""
+def test_a_message_filtered_across_two_pieces_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One piece records that it was handed on; the piece before records that it came back."""
     start = "Nov  1 00:00:{:02} mx1 postfix/{}[1]: "
     text = [
         start.format(1, "smtpd") + "AAAAAAAAAA: client=src.test[192.0.2.1]",

@@ -1,4 +1,4 @@
-"""`trace`: one message's story, and nobody else's."""
+"""`trace` shows all of one message, and nothing of any other."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def log(tmp_path: Path) -> Path:
     return found
 
 
-def story(bouncemeter: Run, queue_id: str, *logs: Path) -> dict[str, Any]:
+def trace(bouncemeter: Run, queue_id: str, *logs: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(bouncemeter("trace", "--format", "json", queue_id, *logs).stdout)
     return found
 
 
 @pytest.mark.parametrize("asked", ["AAAA1", "BBBB2", "CCCC3"])
-def test_a_story_goes_through_the_filter_and_to_the_bounce_message(bouncemeter: Run, log: Path, asked: str) -> None:
-    found = story(bouncemeter, asked, log)
+def test_a_trace_follows_a_message_through_a_filter_and_to_its_bounce(bouncemeter: Run, log: Path, asked: str) -> None:
+    found = trace(bouncemeter, asked, log)
     assert {each["queue_id"] for each in found["messages"]} == {"AAAA1", "BBBB2", "CCCC3"}
     assert found["messages"][0] == {"queue_id": asked, "what": "the message"}
     outcomes = {(each["queue_id"], each["recipient"]): each["outcome"] for each in found["recipients"]}
@@ -68,24 +68,24 @@ def test_a_story_goes_through_the_filter_and_to_the_bounce_message(bouncemeter: 
     assert times == sorted(times)
 
 
-def test_a_remote_server_cannot_draw_another_message_into_a_story(bouncemeter: Run, log: Path) -> None:
+def test_a_remote_server_cannot_add_another_message_to_a_trace(bouncemeter: Run, log: Path) -> None:
     printed = bouncemeter("trace", "AAAA1", log).stdout
     assert "stranger" not in printed
     assert "eve@dest.test" not in printed
-    assert [each["queue_id"] for each in story(bouncemeter, "DDDD4", log)["messages"]] == ["DDDD4"]
+    assert [each["queue_id"] for each in trace(bouncemeter, "DDDD4", log)["messages"]] == ["DDDD4"]
 
 
-def test_a_story_has_each_reply_in_full_and_what_it_means(bouncemeter: Run, log: Path) -> None:
+def test_a_trace_shows_each_reply_in_full_with_its_meaning(bouncemeter: Run, log: Path) -> None:
     printed = bouncemeter("trace", "BBBB2", log).stdout
     for words in ("said: 452 4.2.2 full \\x1b[31m", "Mailbox full", "client localhost[127.0.0.1]", "see CCCC3"):
         assert words in printed
     assert "\x1b" not in printed
-    for entry in story(bouncemeter, "BBBB2", log)["entries"]:
+    for entry in trace(bouncemeter, "BBBB2", log)["entries"]:
         if entry.get("outcome") in ("deferred", "bounced"):
             assert len(entry["meaning"]) > 10
 
 
-def test_an_expiry_says_that_the_server_gave_up(bouncemeter: Run, log: Path) -> None:
+def test_a_trace_of_an_expired_message_says_that_the_server_gave_up(bouncemeter: Run, log: Path) -> None:
     assert "Given up" in bouncemeter("trace", "EEEE5", log).stdout
 
 
@@ -96,20 +96,20 @@ def test_an_expiry_says_that_the_server_gave_up(bouncemeter: Run, log: Path) -> 
         ("1abcDE-000000005vi-0003", "exim", {"delivered"}),
     ],
 )
-def test_every_server_has_stories(bouncemeter: Run, queue_id: str, mta: str, outcomes: set[str]) -> None:
+def test_trace_works_for_exchange_and_exim(bouncemeter: Run, queue_id: str, mta: str, outcomes: set[str]) -> None:
     logs = [each for each in (LOGS / mta).iterdir() if each.suffix == ".LOG" or each.name == "forms.log"]
-    assert {each["outcome"] for each in story(bouncemeter, queue_id, *logs)["recipients"]} == outcomes
+    assert {each["outcome"] for each in trace(bouncemeter, queue_id, *logs)["recipients"]} == outcomes
 
 
-def test_an_unknown_queue_id_gets_one_sentence(bouncemeter: Run, log: Path) -> None:
+def test_an_unknown_queue_id_is_answered_by_one_sentence(bouncemeter: Run, log: Path) -> None:
     done = bouncemeter("trace", "FFFF6", log, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"bouncemeter: nothing is told of queue ID FFFF6 in {log}\n"
+    assert done.stderr == f"bouncemeter: {log}: no line about queue ID FFFF6\n"
     assert bouncemeter("trace", "FFFF6", "-", check=False, stdin=b"").returncode == 2
 
 
-def test_a_log_that_names_ever_more_messages_is_read_a_few_times() -> None:
-    """A chain of hand-offs, each from the one before: a story ends somewhere."""
+def test_a_long_chain_of_messages_is_cut_off_after_a_few_reads() -> None:
+    """Each message is handed on as the next one, in a long chain: a trace stops at a limit."""
     lines = []
     for number in range(4000):
         here, there = f"A{number:05}", f"A{number + 1:05}"

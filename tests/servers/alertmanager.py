@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .net import free_port, is_ready, wait_until
+from .programs import program
 
 CONFIG = """\
 route:
@@ -51,10 +51,9 @@ class Alertmanager:
         threading.Thread(target=self._receiver.serve_forever, daemon=True).start()
         config = self.base / "alertmanager.yml"
         config.write_text(CONFIG.format(port=self._receiver.server_port))
-        program = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager") or "alertmanager"
         self._process = subprocess.Popen(
             [
-                program,
+                str(program("prometheus-alertmanager", "alertmanager")),
                 f"--config.file={config}",
                 f"--storage.path={self.base}/alertmanager",
                 f"--web.listen-address=127.0.0.1:{self.port}",
@@ -62,11 +61,11 @@ class Alertmanager:
                 "--log.level=error",
             ]
         )
-        wait_until(lambda: is_ready(self.port), 30, "Alertmanager does not become ready")
+        wait_until(lambda: is_ready(self.port), 120, "Alertmanager does not become ready")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=120)
         self._receiver.shutdown()
         self._receiver.server_close()

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
-import shutil
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from . import exim
+from .programs import program
 
-_PATHS = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 
-_PRESENT = {
-    "postfix": lambda: shutil.which("postfix", path=_PATHS) is not None and os.geteuid() == 0,
-    "exim": lambda: exim.BINARY.exists() and os.geteuid() == 0,
-    "another user": lambda: os.geteuid() == 0,
-    "journal": lambda: shutil.which("journalctl") is not None and Path("/lib/systemd/systemd-journal-remote").exists(),
-    "logrotate": lambda: shutil.which("logrotate", path=_PATHS) is not None and os.geteuid() == 0,
-    "rsyslog": lambda: shutil.which("rsyslogd", path=_PATHS) is not None,
-    "alertmanager": lambda: (
-        shutil.which("prometheus-alertmanager") is not None or shutil.which("alertmanager") is not None
-    ),
-    "prometheus": lambda: shutil.which("prometheus") is not None and shutil.which("promtool") is not None,
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+_PRESENT: dict[str, Callable[[], bool]] = {
+    "postfix": lambda: program("postfix") is not None and _is_root(),
+    "exim": lambda: program("exim4", "exim") is not None and _is_root(),
+    "another user": _is_root,
+    "journal": lambda: program("journalctl") is not None and program("systemd-journal-remote") is not None,
+    "logrotate": lambda: program("logrotate") is not None and _is_root(),
+    "rsyslog": lambda: program("rsyslogd") is not None,
+    "alertmanager": lambda: program("prometheus-alertmanager", "alertmanager") is not None,
+    "prometheus": lambda: program("prometheus") is not None and program("promtool") is not None,
 }
 
 
@@ -34,7 +34,7 @@ def need(name: str) -> None:
     """
     if _PRESENT[name]():
         return
-    sentence = f"{name} is not installed, or this is not root: run tests/servers/install as root on Debian or Ubuntu"
+    sentence = f"{name} is missing, or this is not root: run tests/servers/install, and the tests as root"
     if os.environ.get("CI"):
         pytest.fail(sentence)
     pytest.skip(sentence)

@@ -1,11 +1,7 @@
-"""A private Exim beside Postfix: Debian's two packages exclude each other, so Exim's is only unpacked.
-
-`EXIM_ROOT` (default `/opt/bouncemeter-exim`) is the directory that `tests/servers/install` unpacked it to.
-"""
+"""A private Exim: its own configuration, spool and log; Debian's programs."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import smtplib
 import subprocess
@@ -13,8 +9,7 @@ import time
 from pathlib import Path
 
 from .net import free_port, wait_for
-
-BINARY = Path(os.environ.get("EXIM_ROOT", "/opt/bouncemeter-exim")) / "usr/sbin/exim4"
+from .programs import program
 
 CONFIG = """\
 exim_path = {binary}
@@ -33,7 +28,7 @@ smtp_accept_queue_per_connection = 1000
 queue_run_max = 20
 remote_max_parallel = 10
 never_users =
-keep_environment =
+keep_environment = LD_LIBRARY_PATH
 queue_only
 delay_warning =
 acl_smtp_rcpt = check_rcpt
@@ -135,6 +130,7 @@ class Exim:
         self, base: Path, relay: int, settings: str = "", *, aliases: str = ALIASES, lifetime: int = 1
     ) -> None:
         self.base, self.port, self.back, self.filter = base, free_port(), free_port(), free_port()
+        self._binary = program("exim4", "exim") or Path("exim4")
         self.config, self.log = base / "exim.conf", base / "mainlog"
         for directory in (base, base / "spool"):
             directory.mkdir(parents=True, exist_ok=True)
@@ -146,7 +142,7 @@ class Exim:
             back=self.back,
             filter=self.filter,
             relay=relay,
-            binary=BINARY,
+            binary=self._binary,
             settings=settings,
             lifetime=lifetime,
         )
@@ -162,37 +158,44 @@ class Exim:
 
     def command(self, *words: str, check: bool = True) -> str:
         """Run exim on this instance and return what it printed."""
-        command = [str(BINARY), "-C", str(self.config), *words]
-        return subprocess.run(command, check=check, capture_output=True, text=True, timeout=120).stdout
+        command = [str(self._binary), "-C", str(self.config), *words]
+        return subprocess.run(command, check=check, capture_output=True, text=True, timeout=600).stdout
 
     def __enter__(self) -> Exim:
-        self._daemon = subprocess.Popen([str(BINARY), "-C", str(self.config), "-bdf"])
+        self._daemon = subprocess.Popen([str(self._binary), "-C", str(self.config), "-bdf"])
         wait_for(self.port)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._daemon is not None:
             self._daemon.terminate()
-            self._daemon.wait(timeout=30)
+            self._daemon.wait(timeout=120)
 
     def send(self, sender: str, recipients: list[str], body: str = "Subject: test\n\nHello.\n") -> None:
         """Submit one message by SMTP."""
-        with smtplib.SMTP("127.0.0.1", self.port, local_hostname="client.test", timeout=30) as client:
+        with smtplib.SMTP("127.0.0.1", self.port, local_hostname="client.test", timeout=120) as client:
             client.sendmail(sender, recipients, body)
 
     def queued(self) -> int:
         """Messages in the queue."""
         return int(self.command("-bpc"))
 
-    def drain(self, left: int = 0, seconds: float = 60, *, force: bool = True) -> None:
-        """Run the queue until at most `left` messages are in it.
+    def run_queue(self, *, force: bool = True) -> None:
+        """Try every message in the queue, by several queue runners at a time.
 
         Args:
             force: Try also what is not due (`-qff`); without it Exim's retry times hold.
         """
+        command = [str(self._binary), "-C", str(self.config), "-qff" if force else "-q"]
+        runners = [subprocess.Popen(command) for _ in range(4)]
+        codes = [runner.wait(timeout=600) for runner in runners]
+        assert not any(codes), codes
+
+    def drain(self, left: int = 0, seconds: float = 600, *, force: bool = True) -> None:
+        """Run the queue until at most `left` messages are in it; see `run_queue`."""
         end = time.monotonic() + seconds
         while self.queued() > left:
             if time.monotonic() > end:
                 raise TimeoutError(f"{self.queued()} messages still queued; the log is {self.log}")
-            self.command("-qff" if force else "-q")
+            self.run_queue(force=force)
             time.sleep(0.2)

@@ -37,7 +37,7 @@ class Exporter:
         )
         self._listener = threading.Thread(target=self._listen)
         self._listener.start()
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while self.status("/-/ready") != 200:
             if time.monotonic() > end or self.process.poll() is not None:
                 raise TimeoutError(f"not ready: {self.said}")
@@ -46,8 +46,8 @@ class Exporter:
 
     def __exit__(self, *_: object) -> None:
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=20)
-        self._listener.join(timeout=5)
+        code = self.process.wait(timeout=120)
+        self._listener.join(timeout=60)
         assert self.process.stderr is not None
         self.process.stderr.close()
         if self.process.stdin is not None:
@@ -62,7 +62,7 @@ class Exporter:
     def status(self, path: str) -> int:
         """The HTTP status of a path; 0 if nothing answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             error.close()
@@ -70,10 +70,10 @@ class Exporter:
         except OSError:
             return 0
 
-    def page(self, path: str = "/metrics", accept: str = "") -> str:
+    def page(self, path: str = "/metrics", accept: str = "", timeout: float = 60) -> str:
         """A page's text."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers={"Accept": accept})
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
             return str(answer.read().decode())
 
     def value(self, series: str) -> float | None:
@@ -84,7 +84,16 @@ class Exporter:
                 return float(value)
         return None
 
-    def wait_for_value(self, series: str, wanted: float, seconds: float = 15) -> None:
+    def wait_until_read(self, log: Path) -> None:
+        """Wait until a log that is no longer written has been read to its end."""
+        series = f'bouncemeter_source_offset_bytes{{source="{log}"}}'
+        size = -1
+        while log.stat().st_size != size:
+            size = log.stat().st_size
+            self.wait_for_value(series, size)
+            time.sleep(1)  # a last line may still be on its way into the log
+
+    def wait_for_value(self, series: str, wanted: float, seconds: float = 120) -> None:
         """Wait until a series has a value."""
         end = time.monotonic() + seconds
         while (value := self.value(series)) != wanted:

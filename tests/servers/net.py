@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import random
 import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 
+PORTS = range(10_000, 32_000)
+"""Below those that the kernel gives to clients, so that no connection of another test is in the way."""
+
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 16
+_ours = PORTS[_WORKER * len(PORTS) // 16 : (_WORKER + 1) * len(PORTS) // 16]
+_next = random.SystemRandom().randrange(len(_ours))
+
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on 127.0.0.1 that nothing listens on, and that no other test is given for a long time."""
+    global _next  # noqa: PLW0603 - ports are the process's
+    for _ in _ours:
+        _next = (_next + 1) % len(_ours)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", _ours[_next]))
+            except OSError:
+                continue
+            return _ours[_next]
+    raise OSError("no port is free")
 
 
 def is_ready(port: int) -> bool:
     """Whether a server on a port of 127.0.0.1 says at `/-/ready` that it is."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=30) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
@@ -28,7 +44,7 @@ def is_ready(port: int) -> bool:
 def accepts(port: int) -> bool:
     """Whether something accepts connections on a port of 127.0.0.1."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
     except OSError:
         return False
     return True
@@ -45,4 +61,4 @@ def wait_until(settled: Callable[[], bool], seconds: float, what: str, pause: fl
 
 def wait_for(port: int) -> None:
     """Wait until something accepts connections on a port of 127.0.0.1."""
-    wait_until(lambda: accepts(port), 20, f"nothing listens on 127.0.0.1:{port}")
+    wait_until(lambda: accepts(port), 120, f"nothing listens on 127.0.0.1:{port}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import smtplib
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 from .net import free_port, wait_for
+from .programs import program
 
 MASTER = """\
 {port} inet n - n - - smtpd
@@ -43,10 +45,14 @@ MAIN = """\
 compatibility_level = 3.6
 queue_directory = {base}/queue
 data_directory = {base}/data
-command_directory = /usr/sbin
-daemon_directory = /usr/lib/postfix/sbin
-mail_owner = postfix
-setgid_group = postdrop
+command_directory = {commands}
+daemon_directory = {daemons}
+shlib_directory = {daemons}/..
+meta_directory = {meta}
+import_environment = MAIL_CONFIG TZ LANG=C LD_LIBRARY_PATH
+mail_owner = {owner}
+setgid_group = {group}
+default_privs = nobody
 maillog_file = {log}
 maillog_file_prefixes = {base}
 myhostname = mta.test
@@ -72,13 +78,21 @@ default_destination_concurrency_failed_cohort_limit = 1000000
 initial_destination_concurrency = 20
 smtp_destination_recipient_limit = 10
 minimal_backoff_time = 1s
-maximal_backoff_time = 2s
+maximal_backoff_time = 8s
 queue_run_delay = 1s
 smtpd_delay_open_until_valid_rcpt = no
 bounce_queue_lifetime = {lifetime}
 maximal_queue_lifetime = {lifetime}
 {settings}
 """
+
+
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
 
 
 class Postfix:
@@ -109,9 +123,16 @@ class Postfix:
         for name in ("etc", "queue", "data"):
             (base / name).mkdir(parents=True, exist_ok=True)
         base.chmod(0o755)
-        shutil.chown(base / "data", "postfix", "postfix")
+        owner, group = ("postfix", "postdrop") if _is_user("postfix") else ("uucp", "news")
+        shutil.chown(base / "data", owner)
+        commands = (program("postfix") or Path("/usr/sbin/postfix")).parent
         main = MAIN.format(
             base=base,
+            commands=commands,
+            meta=commands.parents[1] / "etc/postfix",
+            daemons=next(commands.parent.glob("lib*/postfix/**/master")).parent,
+            owner=owner,
+            group=group,
             log=self.log,
             relay=relay,
             settings=settings,
@@ -135,13 +156,13 @@ class Postfix:
 
     def command(self, *words: str) -> None:
         """Run one of Postfix's own commands on this instance."""
-        subprocess.run([*words[:1], "-c", str(self.config), *words[1:]], check=True, capture_output=True, timeout=60)
+        subprocess.run([*words[:1], "-c", str(self.config), *words[1:]], check=True, capture_output=True, timeout=300)
 
     def __enter__(self) -> Postfix:
         self.command("postalias", f"hash:{self.config}/aliases")
-        environment = {**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+        environment = {**os.environ, "LC_ALL": "C"}
         subprocess.run(
-            ["postfix", "-c", str(self.config), "start"], check=True, capture_output=True, env=environment, timeout=60
+            ["postfix", "-c", str(self.config), "start"], check=True, capture_output=True, env=environment, timeout=300
         )
         wait_for(self.port)
         return self
@@ -151,17 +172,17 @@ class Postfix:
 
     def send(self, sender: str, recipients: list[str], body: str = "Subject: test\n\nHello.\n") -> None:
         """Submit one message by SMTP."""
-        with smtplib.SMTP("127.0.0.1", self.port, local_hostname="client.test", timeout=30) as client:
+        with smtplib.SMTP("127.0.0.1", self.port, local_hostname="client.test", timeout=120) as client:
             client.sendmail(sender, recipients, body)
 
     def queued(self) -> int:
         """Messages in the queue."""
         listing = subprocess.run(
-            ["postqueue", "-c", str(self.config), "-j"], check=True, capture_output=True, timeout=60
+            ["postqueue", "-c", str(self.config), "-j"], check=True, capture_output=True, timeout=300
         ).stdout
         return len(listing.splitlines())
 
-    def drain(self, left: int = 0, seconds: float = 60) -> None:
+    def drain(self, left: int = 0, seconds: float = 600) -> None:
         """Retry what waits until at most `left` messages are queued."""
         end = time.monotonic() + seconds
         while self.queued() > left:

@@ -50,18 +50,18 @@ class Prometheus:
             ]
         )
         # It accepts connections some time before.
-        wait_until(lambda: is_ready(self.port), 30, "Prometheus does not become ready")
+        wait_until(lambda: is_ready(self.port), 120, "Prometheus does not become ready")
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=120)
 
     def ask(self, path: str, **parameters: str) -> Any:
         """The data that an API path answers."""
         query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}?{query}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}?{query}", timeout=60) as answer:
             return json.load(answer)["data"]
 
     def exemplars(self, query: str) -> list[dict[str, str]]:
@@ -88,7 +88,7 @@ class Prometheus:
             found[key] = found.get(key, 0.0) + float(result["value"][1])
         return found
 
-    def wait_for_value(self, query: str, wanted: float, seconds: float = 30) -> None:
+    def wait_for_value(self, query: str, wanted: float, seconds: float = 180) -> None:
         """Wait until a query has a value."""
         end = time.monotonic() + seconds
         while (value := self.value(query)) != wanted:

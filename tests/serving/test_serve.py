@@ -1,4 +1,4 @@
-"""`serve` as Prometheus and its users meet it."""
+"""`serve`, as Prometheus and its users see it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import LOGS, Run
-from tests.servers.available import need
 from tests.servers.exporter import OPEN_METRICS, Exporter
 from tests.servers.postfix import Postfix
 from tests.servers.prometheus import Prometheus
@@ -48,7 +47,7 @@ def test_all_three_servers_are_served_at_once() -> None:
         assert f'mail_bounces_by_class_total{{class="4.6",kind="soft",mta="{mta}"}} 0.0' in page
 
 
-def test_what_was_there_is_not_counted_and_what_comes_is(tmp_path: Path) -> None:
+def test_only_lines_written_after_the_start_are_counted(tmp_path: Path) -> None:
     log = tmp_path / "mail.log"
     log.write_text(line(1, "5.1.1", "bounced") + line(2, "5.7.1", "bounced")[:60])
     with Exporter(log) as exporter:
@@ -75,14 +74,14 @@ def test_a_log_that_is_empty_at_first_is_followed(tmp_path: Path) -> None:
         exporter.wait_for_value(BY_CLASS.format("5.1", "hard"), 1)
 
 
-def test_a_new_file_of_a_directory_is_read_whole(tmp_path: Path) -> None:
+def test_a_new_file_in_a_directory_is_read_from_its_start(tmp_path: Path) -> None:
     (tmp_path / "one.log").write_text(line(1, "5.1.1", "bounced"))
     with Exporter(tmp_path) as exporter:
         (tmp_path / "two.log").write_text(line(2, "5.1.2", "bounced"))
         exporter.wait_for_value(BY_CLASS.format("5.1", "hard"), 1)
 
 
-def test_a_renamed_log_is_followed_by_its_successor(tmp_path: Path) -> None:
+def test_the_new_log_is_followed_after_a_rename(tmp_path: Path) -> None:
     log = tmp_path / "mail.log"
     log.write_text(line(1, "5.1.1", "bounced"))
     with Exporter("--from-start", log) as exporter:
@@ -116,12 +115,12 @@ def test_the_configuration_file_names_sources_and_address(tmp_path: Path) -> Non
         (["/nowhere/mail.log"], "cannot read /nowhere/mail.log: there is no such file", 1),
         ([], "name at least one log to follow", 2),
         (["--web.listen-address", "here", __file__], "'here' is not an address to listen on", 2),
-        (["--format-of", "sendmail", __file__], "no log format 'sendmail'; installed: exchange, exim, postfix", 1),
+        (["--format-of", "sendmail", __file__], "unknown log format 'sendmail'; installed: exchange, exim, postfix", 1),
         (["--config", "/nowhere.toml"], "cannot read /nowhere.toml", 1),
         (["--ledger.max-age", "soon", __file__], "'soon' is not a duration such as 6d or 36h", 2),
     ],
 )
-def test_a_wrong_start_is_answered_by_one_sentence(
+def test_a_wrong_argument_is_answered_by_one_sentence(
     bouncemeter: Run, words: list[str], sentence: str, code: int
 ) -> None:
     done = bouncemeter("serve", *words, check=False)
@@ -154,7 +153,7 @@ def test_a_wrong_configuration_is_answered_by_one_sentence(
     assert sentence in done.stderr
 
 
-def test_the_ledger_forgets_what_it_is_told_to(tmp_path: Path) -> None:
+def test_flags_and_configuration_limit_the_ledger(tmp_path: Path) -> None:
     log, config = tmp_path / "mail.log", tmp_path / "bouncemeter.toml"
     log.write_text("".join(line(n, "4.2.2", "deferred") for n in (1, 9)))
     config.write_text(f'from_start = true\nsources = ["{log}"]\n[ledger]\nmax_age = "5d"\nmax_messages = 10\n')
@@ -164,8 +163,8 @@ def test_the_ledger_forgets_what_it_is_told_to(tmp_path: Path) -> None:
             assert exporter.value("bouncemeter_ledger_evicted_total") == 2 - kept
 
 
-def test_promtool_finds_nothing_to_say() -> None:
-    need("prometheus")
+@pytest.mark.needs("prometheus")
+def test_promtool_accepts_the_metrics() -> None:
     with Exporter("--from-start", *(LOGS / name for name in ("postfix", "exim", "exchange"))) as exporter:
         page = exporter.page()
     found = subprocess.run(
@@ -174,10 +173,9 @@ def test_promtool_finds_nothing_to_say() -> None:
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
-def test_a_real_prometheus_has_the_number_that_happened(server_dir: Path) -> None:
-    """Postfix is refused, the exporter follows its log, Prometheus scrapes: the query has the truth."""
-    need("postfix")
-    need("prometheus")
+@pytest.mark.needs("postfix", "prometheus")
+def test_a_real_prometheus_shows_the_true_numbers(server_dir: Path) -> None:
+    """Postfix is refused, the exporter follows its log, Prometheus scrapes: the query gives the true number."""
     with FateServer() as server, Postfix(server_dir, server.port) as postfix:
         postfix.send("sender@src.test", ["ok-0@dest.test"])
         with Exporter(postfix.log) as exporter, Prometheus(server_dir, exporter.port) as prometheus:
@@ -189,7 +187,7 @@ def test_a_real_prometheus_has_the_number_that_happened(server_dir: Path) -> Non
             refused = sum(answer.outcome == "bounced" for answer in server.truth.answers)
             assert prometheus.value('sum(mail_bounces_total{kind="hard"})') == refused == 20
             assert prometheus.value('mail_recipients_total{outcome="delivered"}') == 20
-            delivered = server.truth.count("delivered") - 1  # one before the exporter came
+            delivered = server.truth.count("delivered") - 1  # one came before the exporter started
             prometheus.wait_for_value('sum(mail_delivery_attempts_total{outcome="delivered"})', delivered)
             assert (prometheus.value(f"increase({by_class}[1m])") or 0) > 0
             lines = postfix.log.read_text().splitlines()

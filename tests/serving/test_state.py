@@ -1,4 +1,4 @@
-"""What outlives the process, and what happens when it cannot be kept."""
+"""What survives a restart, and what happens if the state cannot be written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 
 from tests.conftest import LOGS, Run
 from tests.counting.test_lives import END, WRITERS, Life, Truth, lives
-from tests.servers.available import need
 from tests.servers.exporter import Exporter
 
 LINE = (
@@ -74,7 +73,7 @@ def _parts(lines: list[str], chance: random.Random) -> Iterator[list[str]]:
         lines = lines[size:]
 
 
-def test_counters_and_messages_go_on_where_they_were(tmp_path: Path) -> None:
+def test_counters_and_messages_continue_after_a_restart(tmp_path: Path) -> None:
     log, state = tmp_path / "mail.log", tmp_path / "state" / "state.db"
     log.write_text(line(1, "4.2.2", "deferred") + line(2, "4.2.2", "deferred") + line(3, "5.1.1", "bounced"))
     with Exporter("--state", state, "--from-start", log) as exporter:
@@ -118,11 +117,11 @@ def test_a_state_that_cannot_be_read_is_left_alone(tmp_path: Path, bouncemeter: 
     done = bouncemeter("serve", "--state", state, __file__, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"bouncemeter: {state} cannot be read (")
-    assert done.stderr.endswith("); move it away to begin anew\n")
+    assert done.stderr.endswith("); move it away to start afresh\n")
     assert state.read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_written_is_said(bouncemeter: Run) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(bouncemeter: Run) -> None:
     done = bouncemeter("serve", "--state", "/proc/nowhere/state.db", __file__, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("bouncemeter: cannot keep the state in /proc/nowhere/state.db: ")
@@ -132,7 +131,6 @@ def test_a_folder_that_cannot_be_written_is_said(bouncemeter: Run) -> None:
 @pytest.fixture
 def small_disk(server_dir: Path) -> Iterator[Path]:
     """A file system of a megabyte."""
-    need("another user")
     folder = server_dir / "small"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=True)
@@ -140,7 +138,8 @@ def small_disk(server_dir: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_halts_reading_and_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
+@pytest.mark.needs("another user")
+def test_a_full_disk_stops_reading_and_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
     log, state, filler = tmp_path / "mail.log", small_disk / "state.db", small_disk / "filler"
     log.write_text(line(0, "4.2.2", "deferred"))
     with Exporter("--state", state, "--from-start", log) as exporter:
@@ -154,7 +153,7 @@ def test_a_full_disk_halts_reading_and_loses_nothing(tmp_path: Path, small_disk:
         with log.open("a") as writer:
             writer.writelines(line(number, "4.2.2", "deferred") for number in range(1, 1001))
         exporter.wait_for_value("bouncemeter_state_writable", 0)
-        # What is shown is what was committed.
+        # The metrics show what was committed.
         assert exporter.value(WAITING) == 1
         assert exporter.value(f'bouncemeter_source_offset_bytes{{source="{log}"}}') == len(line(0, "4.2.2", "deferred"))
         assert exporter.value(f'bouncemeter_source_size_bytes{{source="{log}"}}') == log.stat().st_size
@@ -200,9 +199,9 @@ Exporter(config, lambda sentence: print(sentence, file=sys.stderr, flush=True)).
 """
 
 
-def test_an_ordinary_user_on_a_file_system_that_cannot_be_written(server_dir: Path) -> None:
-    """As a service runs it: only the folder of the state is its own, and nothing is written beside the logs."""
-    need("another user")
+@pytest.mark.needs("another user")
+def test_an_ordinary_user_writes_nothing_but_the_state(server_dir: Path) -> None:
+    """As a service runs it: the user owns only the state's folder, and nothing is written beside the logs."""
     logs, own = server_dir / "logs", server_dir / "own"
     logs.mkdir()
     own.mkdir()

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="func-returns-value"
-"""Files through every rotation: each line is read once, whatever happened while we read or were away."""
+"""Files through every rotation: each line is read once, whatever happens while the exporter runs or is down."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from bouncemeter_exporter.sources import files
 from bouncemeter_exporter.sources.files import FollowedFiles
 from bouncemeter_exporter.sources.source import Positions
 
-from tests.servers.available import need
-
 Lines = list[int]
 
 
@@ -33,7 +31,7 @@ def line(number: int) -> str:
 
 
 class Follower:
-    """A source that is followed by one run after another, and the numbers of the lines that were read."""
+    """Follows a source over one run after another, and keeps the numbers of the lines read."""
 
     def __init__(self, argument: Path | str, *, from_start: bool = True) -> None:
         self.argument, self.from_start = str(argument), from_start
@@ -58,7 +56,7 @@ class Follower:
         return self._source
 
     def poll(self) -> Lines:
-        """Read until there is nothing more; the lines read by now. What was read is committed."""
+        """Read until nothing is left, and commit it. Return all lines read so far."""
         quiet = 0
         while quiet < 3:
             before = len(self.read)
@@ -72,7 +70,7 @@ class Follower:
         return self.read
 
     def stop(self) -> None:
-        """The process ends, with what was committed last."""
+        """End the process; only what was committed last is kept."""
         if self._source is not None:
             self._source.close()
             self._source = None
@@ -138,7 +136,7 @@ def copy_and_truncate(log: Path) -> None:
     os.truncate(log, 0)
 
 
-def both(follower: Follower, act: Callable[[], object], *, running: bool) -> None:
+def perform(follower: Follower, act: Callable[[], object], *, running: bool) -> None:
     """Do something while the exporter runs, or while it is down."""
     if not running:
         follower.stop()
@@ -153,14 +151,14 @@ class TestRotation:
         write(log, 1, 2)
         follower = Follower(log)
         follower.poll()
-        both(follower, lambda: (write(log, 3), rename(log), write(log, 4)), running=running)
+        perform(follower, lambda: (write(log, 3), rename(log), write(log, 4)), running=running)
         assert follower.poll() == [1, 2, 3, 4]
 
     def test_lines_written_to_the_old_file_after_the_rename(self, log: Path, running: bool) -> None:
         write(log, 1)
         follower = Follower(log)
         follower.poll()
-        both(follower, lambda: (rename(log), write(log, 3)), running=running)
+        perform(follower, lambda: (rename(log), write(log, 3)), running=running)
         follower.poll()
         write(log.with_name("mail.log.1"), 2)
         assert sorted(follower.poll()) == [1, 2, 3]
@@ -169,25 +167,25 @@ class TestRotation:
         write(log, 1)
         follower = Follower(log)
         follower.poll()
-        both(follower, lambda: (write(log, 2), rename(log)), running=running)
+        perform(follower, lambda: (write(log, 2), rename(log)), running=running)
         assert follower.poll() == [1, 2]
-        both(follower, lambda: write(log, 3), running=running)
+        perform(follower, lambda: write(log, 3), running=running)
         assert follower.poll() == [1, 2, 3]
 
     def test_copytruncate(self, log: Path, running: bool) -> None:
         write(log, 1, 2)
         follower = Follower(log)
         follower.poll()
-        both(follower, lambda: (write(log, 3), copy_and_truncate(log)), running=running)
+        perform(follower, lambda: (write(log, 3), copy_and_truncate(log)), running=running)
         assert follower.poll() == [1, 2, 3]
-        both(follower, lambda: write(log, 4), running=running)
+        perform(follower, lambda: write(log, 4), running=running)
         assert follower.poll() == [1, 2, 3, 4]
 
-    def test_copytruncate_and_the_log_is_longer_again_than_it_was_read_to(self, log: Path, running: bool) -> None:
+    def test_copytruncate_and_the_log_has_grown_past_its_old_position(self, log: Path, running: bool) -> None:
         write(log, 1)
         follower = Follower(log)
         follower.poll()
-        both(follower, lambda: (write(log, 2), copy_and_truncate(log), write(log, 3, 4, 5, 6)), running=running)
+        perform(follower, lambda: (write(log, 2), copy_and_truncate(log), write(log, 3, 4, 5, 6)), running=running)
         assert follower.poll() == [1, 2, 3, 4, 5, 6]
 
     @pytest.mark.parametrize(
@@ -199,7 +197,7 @@ class TestRotation:
         write(log, *range(size))
         follower = Follower(log)
         follower.poll()
-        both(
+        perform(
             follower,
             lambda: (write(log, size), rename(log), compress(log.with_name("mail.log.1")), write(log, size + 1)),
             running=running,
@@ -219,7 +217,7 @@ class TestRotation:
                 if number > 2:
                     compress(log.with_name("mail.log.2"))
 
-        both(follower, rotations, running=running)
+        perform(follower, rotations, running=running)
         assert follower.poll() == [1, 2, 3, 4, 5, 6, 7]
 
     def test_several_rotations_by_date(self, log: Path, running: bool) -> None:
@@ -235,15 +233,15 @@ class TestRotation:
                 write(log, number + 1)
             compress(log.with_name("mail.log-20261121"))
 
-        both(follower, rotations, running=running)
+        perform(follower, rotations, running=running)
         assert follower.poll() == [1, 2, 3, 4, 5, 6, 7]
 
-    def test_the_unread_rest_is_gone_and_that_is_said(self, log: Path, running: bool) -> None:
+    def test_a_lost_unread_rest_is_reported(self, log: Path, running: bool) -> None:
         write(log, 1)
         follower = Follower(log)
         follower.poll()
-        both(follower, lambda: (write(log, 2), log.unlink(), write(log, 3)), running=running)
-        # A file that is held open has not gone with its name.
+        perform(follower, lambda: (write(log, 2), log.unlink(), write(log, 3)), running=running)
+        # An open file stays readable after its name is gone.
         assert follower.poll() == ([1, 2, 3] if running else [1, 3])
         assert bool(follower.said) is not running
 
@@ -256,7 +254,7 @@ class TestRotation:
             write(log.with_name("other"), 4)
             log.with_name("other").replace(log)
 
-        both(follower, replace, running=running)
+        perform(follower, replace, running=running)
         assert follower.poll() == [1, 2, 3, 4]
 
     def test_put_back_by_an_editor_or_a_restore(self, log: Path, running: bool) -> None:
@@ -269,17 +267,17 @@ class TestRotation:
             log.with_name("copy").replace(log)
             write(log, 3)
 
-        both(follower, put_back, running=running)
+        perform(follower, put_back, running=running)
         assert follower.poll() == [1, 2, 3]
 
-    def test_vanished_and_come_back(self, log: Path, running: bool) -> None:
+    def test_a_log_that_vanishes_and_comes_back(self, log: Path, running: bool) -> None:
         write(log, 1)
         follower = Follower(log)
         follower.poll()
-        both(follower, lambda: log.rename(log.with_name("elsewhere")), running=running)
+        perform(follower, lambda: log.rename(log.with_name("elsewhere")), running=running)
         assert follower.poll() == [1]
         assert not follower.source.up
-        both(
+        perform(
             follower,
             lambda: (write(log.with_name("elsewhere"), 2), log.with_name("elsewhere").rename(log)),
             running=running,
@@ -291,12 +289,12 @@ class TestRotation:
         write(log, *range(1, 21))
         follower = Follower(log)
         follower.poll()
-        both(follower, lambda: os.truncate(log, log.stat().st_size - len(line(20))), running=running)
+        perform(follower, lambda: os.truncate(log, log.stat().st_size - len(line(20))), running=running)
         follower.poll()
         write(log, 21)
         assert follower.poll() == list(range(1, 22))
 
-    def test_a_symbolic_link_that_is_turned(self, log: Path, running: bool) -> None:
+    def test_a_symbolic_link_with_a_new_target(self, log: Path, running: bool) -> None:
         one, two = log.with_name("mail-1"), log.with_name("mail-2")
         write(one, 1)
         log.symlink_to(one)
@@ -309,11 +307,11 @@ class TestRotation:
             log.unlink()
             log.symlink_to(two)
 
-        both(follower, turn, running=running)
+        perform(follower, turn, running=running)
         assert follower.poll() == [1, 2, 3]
 
-    def test_an_inode_that_is_used_again(self, log: Path, running: bool) -> None:
-        """The same inode with another content, of the same length."""
+    def test_an_inode_that_is_reused(self, log: Path, running: bool) -> None:
+        """The same inode has other content of the same length."""
         write(log, 1, 2)
         follower = Follower(log)
         follower.poll()
@@ -322,7 +320,7 @@ class TestRotation:
             with log.open("r+") as file:
                 file.write(line(3) + line(4))
 
-        both(follower, overwrite, running=running)
+        perform(follower, overwrite, running=running)
         assert follower.poll() == [1, 2, 3, 4]
 
     def test_a_partial_last_line(self, log: Path, running: bool) -> None:
@@ -334,7 +332,7 @@ class TestRotation:
             with log.open("a") as file:
                 file.write(line(2)[50:])
 
-        both(follower, complete, running=running)
+        perform(follower, complete, running=running)
         assert follower.poll() == [1, 2]
 
     def test_a_line_completed_after_the_rename(self, log: Path, running: bool) -> None:
@@ -348,16 +346,16 @@ class TestRotation:
                 file.write(line(2)[50:])
             write(log, 3)
 
-        both(follower, complete, running=running)
+        perform(follower, complete, running=running)
         assert follower.poll() == [1, 2, 3]
 
     def test_a_directory_with_its_rotated_files(self, log: Path, running: bool) -> None:
         write(log, 1)
         follower = Follower(log.parent)
         follower.poll()
-        both(follower, lambda: (write(log, 2), rename(log), write(log, 3)), running=running)
+        perform(follower, lambda: (write(log, 2), rename(log), write(log, 3)), running=running)
         follower.poll()
-        both(
+        perform(
             follower,
             lambda: (write(log, 4), rename(log), compress(log.with_name("mail.log.2")), write(log, 5)),
             running=running,
@@ -368,27 +366,27 @@ class TestRotation:
         write(log, 1)
         follower = Follower(f"{log.parent}/mail.log*")
         follower.poll()
-        both(follower, lambda: (write(log, 2), rename(log), write(log, 3)), running=running)
+        perform(follower, lambda: (write(log, 2), rename(log), write(log, 3)), running=running)
         assert follower.poll() == [1, 2, 3]
 
-    def test_what_was_there_at_the_first_start_is_not_read(self, log: Path, running: bool) -> None:
+    def test_lines_from_before_the_first_start_are_not_read(self, log: Path, running: bool) -> None:
         write(log, 1, 2)
         follower = Follower(log, from_start=False)
         follower.poll()
-        both(follower, lambda: write(log, 3), running=running)
+        perform(follower, lambda: write(log, 3), running=running)
         assert follower.poll() == [3]
-        both(follower, lambda: (write(log, 4), rename(log), write(log, 5)), running=running)
+        perform(follower, lambda: (write(log, 4), rename(log), write(log, 5)), running=running)
         assert follower.poll() == [3, 4, 5]
 
     def test_an_empty_log_that_is_rotated(self, log: Path, running: bool) -> None:
         log.touch()
         follower = Follower(log)
         follower.poll()
-        both(follower, lambda: (write(log, 1), rename(log), write(log, 2)), running=running)
+        perform(follower, lambda: (write(log, 1), rename(log), write(log, 2)), running=running)
         assert follower.poll() == [1, 2]
 
+    @pytest.mark.needs("another user")
     def test_permission_lost_and_regained(self, log: Path, running: bool) -> None:
-        need("another user")
         write(log, 1)
         log.parent.chmod(0o755)
         for parent in log.parents:
@@ -407,7 +405,7 @@ class TestRotation:
                 log.chmod(0)
                 os.seteuid(65534)
 
-            both(follower, lose, running=running)
+            perform(follower, lose, running=running)
             follower.poll()
             assert follower.poll() in ([1], [1, 2])
             assert not follower.source.up
@@ -424,7 +422,7 @@ class TestRotation:
             os.seteuid(0)
 
 
-def test_an_archive_that_was_half_read_at_a_crash_goes_on_under_its_next_name(log: Path) -> None:
+def test_an_archive_half_read_at_a_crash_is_read_on_under_its_next_name(log: Path) -> None:
     write(log, 0)
     follower = Follower(log)
     follower.poll()
@@ -443,7 +441,7 @@ def test_an_archive_that_was_half_read_at_a_crash_goes_on_under_its_next_name(lo
     assert follower.poll() == list(range(20_002))
 
 
-def test_a_file_of_a_directory_that_is_no_log_is_left_alone(log: Path) -> None:
+def test_a_file_in_a_directory_that_is_not_a_log_is_left_alone(log: Path) -> None:
     write(log, 1)
     (log.parent / "paniclog").write_text("nothing of a known form\n" * 3000)
     follower = Follower(log.parent)
@@ -454,7 +452,7 @@ def test_a_file_of_a_directory_that_is_no_log_is_left_alone(log: Path) -> None:
     assert "paniclog is not a log of" in follower.said[0]
 
 
-def test_a_directory_of_thousands_of_files(tmp_path: Path) -> None:
+def test_a_directory_of_thousands_of_files_is_followed(tmp_path: Path) -> None:
     files = [tmp_path / f"MAIL{number:04}.LOG" for number in range(1500)]
     for number, path in enumerate(files):
         write(path, number)
@@ -494,7 +492,7 @@ def test_whatever_happens_each_line_is_read_once(tmp_path: Path, kind: str, seed
     written = 0
     write(log, written)
     follower.poll()
-    # A copy in a directory that is read is one more file there: its lines are read too.
+    # In a followed directory, a copy is one more log: its lines would be read too.
     scheme = chance.choice(["rename", "rename, compress", *(["copy", "copy, compress"] if kind == "file" else [])])
     for _ in range(40):
         match chance.choice(["write", "write", "poll", "rotate", "restart"]):
@@ -504,7 +502,7 @@ def test_whatever_happens_each_line_is_read_once(tmp_path: Path, kind: str, seed
                     write(log, written)
             case "poll":
                 follower.poll()
-                time.sleep(0.01)  # changes of files are dated to some milliseconds
+                time.sleep(0.01)  # file times are only accurate to some milliseconds
             case "restart":
                 follower.stop()
             case "rotate" if log.stat().st_size or chance.random() < 0.3:
@@ -515,9 +513,9 @@ def test_whatever_happens_each_line_is_read_once(tmp_path: Path, kind: str, seed
     assert Counter(follower.read) == Counter(range(written + 1)), follower.said
 
 
-def test_logrotate_itself(tmp_path: Path) -> None:
-    """The real one, by its usual settings, with a writer that keeps the file open as syslog does."""
-    need("logrotate")
+@pytest.mark.needs("logrotate")
+def test_the_real_logrotate(tmp_path: Path) -> None:
+    """The real logrotate, with its usual settings and a writer that keeps the file open as syslog does."""
     for number, settings in enumerate(
         [
             "create",
@@ -543,5 +541,5 @@ def test_logrotate_itself(tmp_path: Path) -> None:
             subprocess.run(["logrotate", "--force", "--state", folder / "state", config], check=True)
             write(log, 2 * step)
             if "dateext" in settings:
-                time.sleep(1.1)  # the date is in seconds
+                time.sleep(1.1)  # the date is only accurate to a second
         assert follower.poll() == list(range(17)), settings

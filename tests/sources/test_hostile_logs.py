@@ -1,4 +1,4 @@
-"""Whole logs that mean harm: memory and series stay bounded, and no line costs another."""
+"""Hostile logs: memory and series stay bounded, and no line causes the loss of another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GOOD = (
 BOUNCES = 'mail_bounces_by_class_total{class="5.1",kind="hard",mta="postfix"}'
 
 MEMORY = 130_000
-"""Kilobytes that the exporter may take, whatever it reads."""
+"""The most memory the exporter may take, in kilobytes, whatever it reads."""
 
 
 def good(number: int) -> bytes:
@@ -32,7 +32,7 @@ def good(number: int) -> bytes:
 
 
 def peak(exporter: Exporter) -> int:
-    """The most memory that an exporter took, in kilobytes."""
+    """The peak memory of an exporter, in kilobytes."""
     status = Path(f"/proc/{exporter.process.pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0])
 
@@ -45,7 +45,7 @@ def write_long_line(path: Path) -> None:
         file.write(b"\n" + good(3))
 
 
-def test_a_line_of_a_hundred_megabytes(tmp_path: Path) -> None:
+def test_a_line_of_a_hundred_megabytes_takes_bounded_memory(tmp_path: Path) -> None:
     log = tmp_path / "mail.log"
     write_long_line(log)
     with Exporter("--from-start", log) as exporter:
@@ -53,7 +53,7 @@ def test_a_line_of_a_hundred_megabytes(tmp_path: Path) -> None:
         assert peak(exporter) < MEMORY
 
 
-def test_a_line_without_an_end_over_a_restart(tmp_path: Path) -> None:
+def test_a_long_unfinished_line_over_a_restart_loses_no_other_line(tmp_path: Path) -> None:
     log, state = tmp_path / "mail.log", tmp_path / "state.db"
     log.write_bytes(good(1) + b"Nov  4 03:00:00 mx1 " + b"x" * 300_000)
     with Exporter("--state", state, "--from-start", log) as exporter:
@@ -69,7 +69,7 @@ def test_a_line_without_an_end_over_a_restart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "noise", [b"\0" * 5000, b"\xff\xfe\x80" * 2000, bytes(range(256)).replace(b"\n", b""), b"\r\r\r"]
 )
-def test_bytes_of_any_kind_cost_no_line(tmp_path: Path, bouncemeter: Run, noise: bytes) -> None:
+def test_bytes_of_any_kind_lose_no_line(tmp_path: Path, bouncemeter: Run, noise: bytes) -> None:
     log = tmp_path / "mail.log"
     log.write_bytes(b"".join(good(number) + noise + b"\n" for number in range(50)))
     with Exporter("--from-start", log) as exporter:
@@ -78,7 +78,7 @@ def test_bytes_of_any_kind_cost_no_line(tmp_path: Path, bouncemeter: Run, noise:
 
 
 @pytest.mark.parametrize("line_feeds", [True, False])
-def test_a_compression_bomb(tmp_path: Path, line_feeds: bool) -> None:
+def test_a_compression_bomb_takes_bounded_memory(tmp_path: Path, line_feeds: bool) -> None:
     """Two hundred megabytes in two hundred kilobytes, or four million lines in nothing."""
     log = tmp_path / "mail.log.gz"
     with gzip.open(log, "wb") as file:
@@ -91,13 +91,13 @@ def test_a_compression_bomb(tmp_path: Path, line_feeds: bool) -> None:
         assert peak(exporter) < MEMORY
 
 
-def test_a_broken_compressed_log_is_said(tmp_path: Path, bouncemeter: Run) -> None:
+def test_a_broken_compressed_log_is_reported(tmp_path: Path, bouncemeter: Run) -> None:
     log = tmp_path / "mail.log.gz"
     packed = gzip.compress(b"".join(map(good, range(2000))))
     log.write_bytes(packed[: len(packed) // 2] + b"damage" * 100 + packed[len(packed) // 2 :])
     done = bouncemeter("report", log, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"bouncemeter: cannot read on in {log}: ")
+    assert done.stderr.startswith(f"bouncemeter: cannot read the rest of {log}: ")
 
 
 def test_invented_codes_hosts_and_domains_make_no_series(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_invented_codes_hosts_and_domains_make_no_series(tmp_path: Path) -> None
     assert counted == 40_000
 
 
-def test_what_the_cap_folds_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounces_beyond_the_limit_of_series_are_still_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counters_module, "MAX_SERIES", 5)
     counters, ledger = Counters(), Ledger()
     for number in range(20):
@@ -148,7 +148,7 @@ def test_what_the_cap_folds_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counters.numbers()["folded"][("bounces",)] == counters.bounces.folded
 
 
-def test_more_hosts_than_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_servers_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_module, "MAX_SERVERS", 10)
     ledger = Ledger()
     for number in range(100):
@@ -165,7 +165,7 @@ def test_more_hosts_than_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None
     assert ledger.memory.waiting.total() == 100
 
 
-def test_time_that_goes_backwards(tmp_path: Path) -> None:
+def test_time_stamps_that_go_backwards_lose_no_line(tmp_path: Path) -> None:
     log = tmp_path / "mail.log"
     months = ["Nov", "Jan", "Jun", "Dec", "Feb"]
     with log.open("wb") as file:

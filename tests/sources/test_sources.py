@@ -1,4 +1,4 @@
-"""Lines that do not come from files: FIFOs, the journal, syslog; real journald files and a real rsyslog."""
+"""Sources other than files: FIFOs, the journal and syslog, with real journald files and a real rsyslog."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Run
-from tests.servers.available import need
 from tests.servers.exporter import Exporter
 from tests.servers.net import free_port, wait_until
 from tests.servers.rsyslog import Rsyslog
@@ -40,7 +39,7 @@ def events(source: str) -> str:
 # --- FIFOs ------------------------------------------------------------------------------------------------------
 
 
-def test_a_fifo_whose_writers_come_and_go(tmp_path: Path) -> None:
+def test_a_fifo_is_read_while_its_writers_come_and_go(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with Exporter(pipe) as exporter:
@@ -61,7 +60,7 @@ def test_a_fifo_whose_writers_come_and_go(tmp_path: Path) -> None:
 
 
 class JournalFile:
-    """A journal that is written by systemd-journal-remote."""
+    """A journal, written by systemd-journal-remote."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -82,22 +81,22 @@ class JournalFile:
                 + b"\n\n"
             )
         subprocess.run(
-            ["/lib/systemd/systemd-journal-remote", f"--output={self.folder}/{self.entries:06}.journal", "-"],
+            ["systemd-journal-remote", f"--output={self.folder}/{self.entries:06}.journal", "-"],
             input=b"".join(parts),
             check=True,
             capture_output=True,
         )
 
 
-def test_a_real_journal_goes_on_at_its_cursor(tmp_path: Path) -> None:
-    need("journal")
+@pytest.mark.needs("journal")
+def test_a_real_journal_continues_at_its_cursor(tmp_path: Path) -> None:
     folder, state = tmp_path / "journal", tmp_path / "state.db"
     folder.mkdir()
     journal = JournalFile(folder)
     source = f"journal:{folder}"
     journal.write(message(1), "BD2052108B2: removed")
     with Exporter("--state", state, source) as exporter:
-        # What was there at the first start is not read.
+        # Entries from before the first start are not read.
         journal.write(message(2), message(3, "a forged line\nNov  4 03:00:00 mx1 postfix/smtp[1]: " + message(99)))
         exporter.wait_for_value(BOUNCES, 2)
         journal.write(message(4).encode() + b" \xff\x00 of no encoding")
@@ -111,8 +110,8 @@ def test_a_real_journal_goes_on_at_its_cursor(tmp_path: Path) -> None:
         exporter.wait_for_value(BOUNCES, 24)
 
 
-def test_journalctl_is_started_again(tmp_path: Path) -> None:
-    need("journal")
+@pytest.mark.needs("journal")
+def test_journalctl_is_restarted_when_it_ends(tmp_path: Path) -> None:
     folder = tmp_path / "journal"
     folder.mkdir()
     journal = JournalFile(folder)
@@ -123,11 +122,11 @@ def test_journalctl_is_started_again(tmp_path: Path) -> None:
         exporter.wait_for_value(f'bouncemeter_source_up{{source="journal:{folder}"}}', 0)
         journal.write(message(2))
         exporter.wait_for_value(BOUNCES, 2)
-    assert any("journalctl ended, and is started again" in sentence for sentence in exporter.said)
+    assert any("journalctl ended; restarting it in" in sentence for sentence in exporter.said)
 
 
-def test_a_journal_that_is_not_there_is_said(bouncemeter: Run) -> None:
-    need("journal")
+@pytest.mark.needs("journal")
+def test_a_missing_journal_is_reported(bouncemeter: Run) -> None:
     done = bouncemeter("serve", "--no-state", "journal:/nowhere/journal", check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("bouncemeter: cannot read journal:/nowhere/journal: ")
@@ -136,8 +135,8 @@ def test_a_journal_that_is_not_there_is_said(bouncemeter: Run) -> None:
 # --- syslog -----------------------------------------------------------------------------------------------------
 
 
-def test_a_real_rsyslog_sends_by_every_way(server_dir: Path) -> None:
-    need("rsyslog")
+@pytest.mark.needs("rsyslog")
+def test_a_real_rsyslog_is_read_over_udp_tcp_and_a_unix_socket(server_dir: Path) -> None:
     udp, lines, counted, unix = free_port(), free_port(), free_port(), server_dir / "log.sock"
     sources = [f"udp:127.0.0.1:{udp}", f"tcp:127.0.0.1:{lines}", f"tcp:127.0.0.1:{counted}", f"unix:{unix}"]
     to = 'action(type="omfwd" target="127.0.0.1"'
@@ -154,12 +153,12 @@ def test_a_real_rsyslog_sends_by_every_way(server_dir: Path) -> None:
         for source in sources:
             exporter.wait_for_value(events(source), 20)
             assert exporter.value(f'bouncemeter_source_dropped_total{{source="{source}"}}') == 0
-        # Four ways, one message each: a recipient bounces once.
+        # Each message comes over all four ways, and its recipient bounces once.
         assert exporter.value(BOUNCES) == 20
     assert not unix.exists()
 
 
-def test_what_the_kernel_had_no_room_for_is_counted() -> None:
+def test_datagrams_that_the_kernel_drops_are_counted() -> None:
     port = free_port()
     source = f"udp:127.0.0.1:{port}"
     with Exporter(source) as exporter, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -177,7 +176,7 @@ def test_what_the_kernel_had_no_room_for_is_counted() -> None:
         wait_until(all_known, 30, "not every datagram is accounted for")
 
 
-def test_an_address_that_is_taken_is_said(bouncemeter: Run) -> None:
+def test_an_address_in_use_is_reported(bouncemeter: Run) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -186,7 +185,7 @@ def test_an_address_that_is_taken_is_said(bouncemeter: Run) -> None:
     assert done.stderr == f"bouncemeter: cannot listen on udp:127.0.0.1:{port}: Address already in use\n"
 
 
-def test_a_line_feed_in_a_datagram_begins_no_line() -> None:
+def test_a_line_feed_in_a_datagram_does_not_begin_a_line() -> None:
     port = free_port()
     source = f"udp:127.0.0.1:{port}"
     with Exporter(source) as exporter, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -197,7 +196,7 @@ def test_a_line_feed_in_a_datagram_begins_no_line() -> None:
         assert exporter.value(BOUNCES) == 1
 
 
-def test_many_connections_make_room_for_the_next() -> None:
+def test_a_new_connection_replaces_an_old_one_at_the_limit() -> None:
     port = free_port()
     source = syslog_source(f"tcp:127.0.0.1:{port}", None, LineCounts())
     assert isinstance(source, StreamSocket)
@@ -207,7 +206,7 @@ def test_many_connections_make_room_for_the_next() -> None:
         list(source.poll())
     assert len(list(source.descriptors())) == MAX_CONNECTIONS + 1
     clients[-1].sendall(f"<22>Nov  4 03:00:00 mx1 postfix/smtp[1]: {message(1)}\n".encode())
-    wait_until(lambda: [each for entries in source.poll() for each in entries] != [], 5, "the last one is not heard")
+    wait_until(lambda: [each for entries in source.poll() for each in entries] != [], 5, "the last client is not read")
     source.close()
     for client in clients:
         client.close()
@@ -229,7 +228,7 @@ def test_messages_are_the_same_however_the_stream_is_cut(messages: list[tuple[by
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_a_message_that_is_too_long_is_cut_and_costs_no_other(counted: bool) -> None:
+def test_a_message_that_is_too_long_is_cut_and_the_next_is_read(counted: bool) -> None:
     long = b"<22>" + b"x" * 5_000_000
     stream = b"%d %s" % (len(long), long) if counted else long + b"\n"
     frames, found = Frames(), []

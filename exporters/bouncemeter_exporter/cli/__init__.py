@@ -1,4 +1,4 @@
-"""The command line: one module a command, and beside them what commands share."""
+"""The command line: one module for each command, and modules that commands share."""
 
 from bouncemeter_exporter.cli.app import app, main
 

@@ -1,4 +1,4 @@
-"""The program: its commands, and what they have in common.
+"""The program: its commands and its global options.
 
 Each command is small: it reads its arguments, calls one module, and prints. A module that takes time to load is
 imported inside the command that needs it, so that `--help` is quick.
@@ -30,7 +30,7 @@ app.add_typer(rules.app, name="rules")
 app.add_typer(grafana.app, name="grafana")
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+def _version(wanted: bool) -> None:  # noqa: FBT001 - called by typer
     if wanted:
         typer.echo(f"bouncemeter {__version__}")
         raise typer.Exit

@@ -18,7 +18,7 @@ def explain(
     ],
     output: Output = OutputFormat.TEXT,
 ) -> None:
-    """Say what a code, a reply or a line of a log means, why it happens and what to do.
+    """Explain what a code, a reply or a line of a log means, why it happens and what to do.
 
     Examples:
 

@@ -31,7 +31,7 @@ def with_thresholds(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:
-    """Write files into a folder, and say which."""
+    """Write files into a folder, and print their paths."""
     for name, text in files.items():
         path = folder / name
         try:
@@ -42,5 +42,5 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
         typer.echo(path)
 
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if it is not there.")]
-Runbook = Annotated[str, typer.Option(metavar="URL", help="The page that says what to do.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write to; created if it does not exist.")]
+Runbook = Annotated[str, typer.Option(metavar="URL", help="URL of the runbook, which alerts link to.")]

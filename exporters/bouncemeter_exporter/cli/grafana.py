@@ -1,4 +1,4 @@
-"""`bouncemeter grafana`: dashboards for Grafana, and the files by which it provisions them."""
+"""`bouncemeter grafana`: dashboards for Grafana, and the files that provision them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def grafana_export(
     prometheus_url: Annotated[str, typer.Option(metavar="URL", help="Where Grafana finds Prometheus.")] = PROMETHEUS,
     scrape_interval: Annotated[str, typer.Option(metavar="TIME", help="How often Prometheus scrapes.")] = "15s",
     dashboards_path: Annotated[
-        str, typer.Option(metavar="DIR", help="Where Grafana will find the dashboards.")
+        str, typer.Option(metavar="DIR", help="Folder in which Grafana will find the dashboards.")
     ] = DASHBOARDS,
     runbook_url: Runbook = RUNBOOK,
     **values: float,
 ) -> None:
-    """Write dashboards, and the files by which Grafana provisions them, a data source and alerts.
+    """Write dashboards, and the files that provision them, a data source and alerts in Grafana.
 
-    Dashboards can also be imported by hand. The alerts are those of `rules export`, for Grafana's own alerting: use
-    the one or the other. The recording rules of `rules export` are needed for both.
+    You can also import the dashboards by hand. The alerts are the same as those of `rules export`, but for Grafana's
+    own alerting: use one or the other. Both need the recording rules of `rules export`.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""Arguments that several commands have, and how all of them fail."""
+"""Arguments that several commands share, and how commands report errors."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ LogArguments = Annotated[
     ),
 ]
 FormatOf = Annotated[
-    str | None, typer.Option("--format-of", metavar="NAME", help="The logs' format, if it is not to be detected.")
+    str | None, typer.Option("--format-of", metavar="NAME", help="The logs' format; detected by default.")
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; here its [providers] count.")
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; only its providers are used here.")
 ]
-Output = Annotated[OutputFormat, typer.Option("--format", help="How to print.")]
+Output = Annotated[OutputFormat, typer.Option("--format", help="Output format.")]
 
 
 def say(sentence: object) -> None:
@@ -87,7 +87,7 @@ def use_providers(config: Path | None) -> None:
 
 
 def collect_garbage_seldom() -> None:
-    """Reading logs creates no reference cycles; looking for them all the time would take a tenth of it."""
+    """Reading logs creates no reference cycles; looking for them all the time would take a tenth of the time."""
     import gc
 
     gc.freeze()

@@ -20,7 +20,7 @@ def parse(
     format_of: FormatOf = None,
     config: ConfigFile = None,
 ) -> None:
-    """Print the outcomes in logs as JSON, one object a line.
+    """Print the outcomes in logs as JSON, one object per line.
 
     Examples:
 

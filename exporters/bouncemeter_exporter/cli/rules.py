@@ -19,7 +19,7 @@ app = typer.Typer(help="Recording rules and alerts for Prometheus.", no_args_is_
 def rules_export(
     folder: Folder,
     *,
-    grafana_url: Annotated[str, typer.Option(metavar="URL", help="Where Grafana is, for links.")] = GRAFANA,
+    grafana_url: Annotated[str, typer.Option(metavar="URL", help="URL of Grafana, for links.")] = GRAFANA,
     runbook_url: Runbook = RUNBOOK,
     **values: float,
 ) -> None:

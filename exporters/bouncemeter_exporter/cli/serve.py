@@ -19,20 +19,20 @@ def serve(
         list[str] | None,
         typer.Argument(
             metavar="SOURCE",
-            help="Files, FIFOs, directories, glob patterns; - is standard input; journal:, journal:UNIT or"
-            " journal:/DIRECTORY the systemd journal; udp:HOST:PORT, tcp:HOST:PORT, unix:/PATH or unix-stream:/PATH"
-            " listens for syslog.",
+            help="Files, FIFOs, directories, glob patterns; - for standard input; journal:, journal:UNIT or"
+            " journal:/DIRECTORY for the systemd journal; udp:HOST:PORT, tcp:HOST:PORT, unix:/PATH or"
+            " unix-stream:/PATH to listen for syslog.",
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; flags come first.")
+        Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; flags override the file.")
     ] = None,
     listen_address: Annotated[
         str | None, typer.Option("--web.listen-address", metavar="HOST:PORT", help="Where to listen. [default: :19525]")
     ] = None,
     telemetry_path: Annotated[
         str | None,
-        typer.Option("--web.telemetry-path", metavar="PATH", help="Where the metrics are. [default: /metrics]"),
+        typer.Option("--web.telemetry-path", metavar="PATH", help="Path of the metrics. [default: /metrics]"),
     ] = None,
     web_config: Annotated[
         Path | None,
@@ -47,11 +47,11 @@ def serve(
         typer.Option(
             "--state",
             metavar="FILE",
-            help="Where positions, counts and messages outlive a restart. [default: state.db in $STATE_DIRECTORY,"
-            " /var/lib/bouncemeter (root), or ~/.local/state/bouncemeter]",
+            help="File that keeps positions, counts and messages across restarts. [default: state.db in"
+            " $STATE_DIRECTORY, /var/lib/bouncemeter (root), or ~/.local/state/bouncemeter]",
         ),
     ] = None,
-    no_state: Annotated[bool, typer.Option("--no-state", help="Begin anew at every start.")] = False,
+    no_state: Annotated[bool, typer.Option("--no-state", help="Keep no state: start afresh every time.")] = False,
     from_start: Annotated[
         bool | None,
         typer.Option(
@@ -66,13 +66,13 @@ def serve(
         typer.Option(
             "--ledger.max-age",
             metavar="DURATION",
-            help="Forget a message that had no line for so long: a little over the queue lifetime. [default: 6d]",
+            help="Forget a message after this time without a line: a little over the queue lifetime. [default: 6d]",
         ),
     ] = None,
     ledger_max_messages: Annotated[
         int | None,
         typer.Option(
-            "--ledger.max-messages", metavar="NUMBER", help="Remember at most so many. [default: 1000000]", min=1
+            "--ledger.max-messages", metavar="NUMBER", help="Most messages to remember. [default: 1000000]", min=1
         ),
     ] = None,
 ) -> None:
@@ -111,7 +111,7 @@ def serve(
             max_messages=ledger_max_messages or settings.max_messages,
         )
         if not settings.sources:
-            fail("name at least one log to follow, or a --config that does", 2)
+            fail("name at least one log to follow, or a --config file that does", 2)
         exporter = Exporter(settings, say)
     except (ConfigError, ParserNotFoundError, SourceError, StateError, WebConfigError) as error:
         fail(error)

@@ -17,14 +17,14 @@ __all__ = ["trace"]
 
 
 def trace(
-    queue_id: Annotated[str, typer.Argument(metavar="QUEUE_ID", help="As the log writes it.")],
+    queue_id: Annotated[str, typer.Argument(metavar="QUEUE_ID", help="The message's queue ID, as the log writes it.")],
     logs: LogArguments,
     output: Output = OutputFormat.TEXT,
     format_of: FormatOf = None,
 ) -> None:
-    """Tell one message's story: arrival, each attempt with its reply and what that means, the end.
+    """Show one message's story: its arrival, each attempt with the reply and its meaning, and its end.
 
-    The story follows the message through a content filter, and to the bounce messages that came of it.
+    The story follows the message through a content filter, and to the bounce messages that it caused.
 
     Examples:
 
@@ -46,7 +46,7 @@ def trace(
     with reading_errors():
         story = trace_message(queue_id, read)
     if story is None:
-        fail(f"nothing is told of queue ID {queue_id} in {', '.join(logs)}")
+        fail(f"{', '.join(logs)}: no line about queue ID {queue_id}")
     if output is OutputFormat.JSON:
         typer.echo(json.dumps(story.as_json(), indent=2))
     else:

@@ -1,7 +1,7 @@
-"""Everything that is counted, in plain dictionaries by label values: the contract of the metrics' labels.
+"""Everything that is counted, in plain dictionaries by label values. This module defines the metrics' labels.
 
-Labels have closed sets of values, whatever a remote server writes: codes and classes by
-`bouncemeter.knowledge.codes.label`, reasons and providers by their vocabularies.
+Labels have closed sets of values, whatever a remote server writes. `bouncemeter.knowledge.codes.label` limits codes
+and classes; reasons and providers come from closed lists.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ T = TypeVar("T")
 Labels = tuple[str, ...]
 
 Numbers = dict[str, Mapping[Labels, float]]
-"""Numbers by label values, by what they count."""
+"""For each thing that is counted, its numbers by label values."""
 
 DELAY_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0, 259200.0, 432000.0)
 """Upper bounds in seconds: from a second to five days, the usual queue lifetime."""
 
 MAX_SERIES = 10_000
-"""Series of one metric. A server that sees much of the world has some hundreds; more are somebody's invention."""
+"""Series of one metric at most. A busy server has a few hundred; more mean that remote servers make up codes."""
 
 BOUNDS = (*(f"{bound:.1f}" for bound in DELAY_BUCKETS), "+Inf")
-"""The same as Prometheus writes them."""
+"""The same bounds as Prometheus writes them."""
 
 CLASSES = tuple(
     (kind, f"{digit}.{subject}") for digit, kind in ((4, Kind.SOFT), (5, Kind.HARD)) for subject in range(8)
 )
-"""Every class that RFC 3463 knows, with its kind."""
+"""Every class that RFC 3463 defines, with its kind."""
 
 
 class Exemplar(NamedTuple):
-    """A message behind a number: its queue ID and when it was counted."""
+    """A message behind a number: its queue ID, and the time in the log."""
 
     queue_id: str
     time: float | None
@@ -59,7 +59,7 @@ _QUEUE_ID = re.compile("[0-9A-Za-z-]{1,64}")
 
 
 def _exemplar(queue_id: str | None, time: float | None) -> Exemplar | None:
-    """A message, if it has a queue ID and that is one: nothing else goes into an exemplar."""
+    """The exemplar for a message, if its queue ID is well-formed: nothing else goes into an exemplar."""
     return Exemplar(queue_id, time) if queue_id is not None and _QUEUE_ID.fullmatch(queue_id) else None
 
 
@@ -70,7 +70,7 @@ class Counter:
         names: The labels' names.
 
     Attributes:
-        folded: What was counted under `other` because there were `MAX_SERIES` already.
+        folded: The number counted under `other` because there were `MAX_SERIES` already.
     """
 
     def __init__(self, *names: str) -> None:
@@ -89,7 +89,7 @@ class Counter:
             self.exemplars[labels] = exemplar
 
     def _fold(self, labels: Labels) -> Labels:
-        """The labels with `other` for what a remote server can vary."""
+        """The labels, with `other` for each value that a remote server can vary."""
         found = dict(zip(self.names, labels, strict=True))
         others = {"code": f"{found.get('class')}.x", "reason": "other", "provider": "other"}
         return tuple(others.get(name, value) for name, value in found.items())
@@ -97,7 +97,7 @@ class Counter:
 
 @dataclass(slots=True)
 class Delays:
-    """A histogram of seconds: counts by bucket (the last is without bound), sum, and an exemplar of each bucket."""
+    """A histogram of seconds: counts by bucket (the last has no bound), sum, and an exemplar for each bucket."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(DELAY_BUCKETS) + 1))
     total: float = 0.0
@@ -112,14 +112,14 @@ class Delays:
             self.exemplars[bucket] = (exemplar, seconds)
 
     def add_all(self, delays: Sequence[tuple[float, T]], exemplar_of: Callable[[T], Exemplar | None]) -> None:
-        """Count many delays, each with something that an exemplar can be made of."""
+        """Count many delays, each with something to make an exemplar from."""
         bucket = {seconds: bisect_left(DELAY_BUCKETS, seconds) for seconds, _ in delays}
         buckets = [bucket[seconds] for seconds, _ in delays]
         latest = dict(zip(buckets, delays, strict=True))
         for each, number in Tally(buckets).items():
             self.counts[each] += number
-            seconds, about = latest[each]
-            if (exemplar := exemplar_of(about)) is not None:
+            seconds, item = latest[each]
+            if (exemplar := exemplar_of(item)) is not None:
                 self.exemplars[each] = (exemplar, seconds)
         self.total += sum(seconds for seconds, _ in delays)
 
@@ -155,7 +155,7 @@ class Counters:
         return {name: each for name, each in vars(self).items() if isinstance(each, Counter)}
 
     def numbers(self) -> Numbers:
-        """All that was counted, as plain numbers."""
+        """Everything that was counted, as plain numbers."""
         found: Numbers = {name: dict(each.values) for name, each in self.counters().items()}
         found["folded"] = {(name,): each.folded for name, each in self.counters().items() if each.folded}
         found["delay_buckets"] = {
@@ -169,7 +169,7 @@ class Counters:
         return found
 
     def restore(self, numbers: Numbers) -> None:
-        """Begin with what `numbers` gave."""
+        """Start from what `numbers` returned."""
         counters = self.counters()
         for name, counter in counters.items():
             counter.values.update({labels: int(number) for labels, number in numbers.get(name, {}).items()})
@@ -184,7 +184,7 @@ class Counters:
         self.last_event.update({mta: moment for (mta,), moment in numbers.get("last_event", {}).items()})
 
     def announce(self, mta: str) -> None:
-        """Let every class of a mail server exist at zero: `increase()` cannot see a counter's birth."""
+        """Start every class of a mail server at zero: `increase()` does not see the first count of a new series."""
         for kind, code_class in CLASSES:
             self.bounces_by_class.values[mta, kind, code_class] += 0
 
@@ -221,7 +221,7 @@ class Counters:
             self.recipients.add((event.mta, fact.outcome, fact.provider), exemplar)
             if fact.delay is not None:
                 self.delays[event.mta, fact.outcome].add(fact.delay, exemplar)
-        # A deferral is soft and a refusal for good is hard, also where the reply's code is of the other class.
+        # A deferral is soft and a refusal for good is hard, even if the reply's code is of the other class.
         kind = {Outcome.DEFERRED: Kind.SOFT, Outcome.BOUNCED: Kind.HARD}.get(fact.outcome)
         if kind is not None:
             code_class, code = label(event.code)

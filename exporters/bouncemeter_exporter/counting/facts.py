@@ -1,4 +1,4 @@
-"""Facts about recipients, and who counts them: what passes from the ledger to the counters and the report."""
+"""Facts about recipients, which the ledger passes on to be counted: by the counters, or by a report."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class FactKind(StrEnum):
     ENDED = "ended"
     """Delivered, bounced or expired: nothing more will come."""
     NOTIFICATION = "notification"
-    """Either of these, for mail with the empty sender."""
+    """Either of the above, for mail with the empty sender."""
 
 
 class Fact(NamedTuple):
     """What became of one recipient of one message.
 
     Attributes:
-        kind: Which of the facts.
-        event: The line that established it, with the code known by then.
-        outcome: `deferred` for a soft bounce, else the end.
+        kind: Which kind of fact.
+        event: The event that established it, with the code known by then.
+        outcome: `deferred` for a soft bounce, else how the recipient ended.
         provider: Who accepted or refused it.
         delay: Seconds from acceptance to the end, if known.
     """
@@ -46,7 +46,7 @@ class Counts(Protocol):
     """Something that counts: the exporter's counters, or a report."""
 
     def count(self, entry: Entry, facts: Sequence[Fact], /) -> None:
-        """Count an entry of a log and the facts that follow from it."""
+        """Count an entry of a log, and the facts that follow from it."""
         ...
 
     def count_ordinary(self, mail: OrdinaryMail, /) -> None:

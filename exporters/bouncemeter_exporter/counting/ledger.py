@@ -30,7 +30,7 @@ from bouncemeter_exporter.counting.ordinary import (
 __all__ = ["UNORDERED", "Ledger", "count_ordinary"]
 
 UNORDERED = 10.0
-"""Seconds by which lines may be out of order: an arrival that comes so late does not begin another message."""
+"""Seconds by which lines may be out of order: an arrival this late does not begin another message."""
 
 
 class Ledger:
@@ -39,8 +39,8 @@ class Ledger:
     Args:
         max_age: Seconds after which a message without a further line is forgotten.
         max_messages: How many messages are remembered.
-        clock: The present time.
-        recording: Note which messages change, so that they can be written down.
+        clock: Supplies the current time.
+        recording: Note which messages change, so that they can be saved.
 
     Attributes:
         memory: The messages that are remembered.
@@ -57,7 +57,7 @@ class Ledger:
         self.memory = Memory(max_age, max_messages, clock, recording=recording)
 
     def count(self, block: Block, counts: Counts) -> None:
-        """Count what lines say, and the facts that follow from it."""
+        """Count the entries of a block, and the facts that follow from them."""
         memory = self.memory
         for host, rows in block.rows.by_server().items() if block.rows is not None else ():
             mail = self._ordinary(rows, host)
@@ -65,13 +65,13 @@ class Ledger:
             mta = rows.reader.mta
             for entry in rows.entries(without=mail.queue_ids, known=self._waiting(mta, host)):
                 counts.count(entry, self.facts(entry))
-            if (latest := mail.latest()) is not None:  # only now: what is too old by then was not before
+            if (latest := mail.latest()) is not None:  # last, or messages would look too old to earlier lines
                 memory.advance(memory.queue(mta, host) or Queue((mta, host)), latest)
         for entry in block.entries:
             counts.count(entry, self.facts(entry))
 
     def facts(self, entry: Entry) -> list[Fact]:
-        """The facts that follow from a further entry of the log."""
+        """The facts that follow from the log's next entry."""
         queue_id, memory = entry.queue_id, self.memory
         if queue_id is None or (isinstance(entry, Event) and entry.outcome is Outcome.REJECTED):
             return []
@@ -88,8 +88,8 @@ class Ledger:
         return facts
 
     def _ordinary(self, rows: Rows, host: str | None) -> OrdinaryMail:
-        """The ordinary messages among a server's lines. They are not looked at one by one: the ones that left last are
-        kept for lines that come late, and nothing else has to be known of them."""
+        """The ordinary messages among a server's lines. They are not examined one by one. Those that left last are
+        kept for lines that come late; nothing else about them is needed."""
         mta, memory = rows.reader.mta, self.memory
         queue = memory.queue(mta, host)
         mail = find_ordinary(rows, queue.known if queue is not None else lambda _: set())
@@ -115,7 +115,7 @@ class Ledger:
         return mail
 
     def _waiting(self, mta: str, host: str | None) -> Collection[str]:
-        """The queue IDs of a server's messages with a recipient that waits, now and from now on."""
+        """A live view of the queue IDs of a server's messages with a waiting recipient."""
         queue = self.memory.queue(mta, host)
         return queue.waiting if queue is not None else ()
 
@@ -137,7 +137,7 @@ class Ledger:
                 self._notified(step, queue, step.related)
             return
         if step.what is StepKind.QUEUED and queue_id in queue.waiting:
-            return  # taken up for another attempt: nothing new
+            return  # queued for another attempt: nothing new
         message = self._find(step, queue, queue_id)
         if step.what is StepKind.REMOVED:
             queue.removes = True
@@ -146,7 +146,7 @@ class Ledger:
         elif step.what is StepKind.ARRIVED:
             message = self._arrived(step, queue, message)
         elif step.what is StepKind.QUEUED:
-            if message is None or (message.removed and message.queued):  # the queue ID is used again
+            if message is None or (message.removed and message.queued):  # the queue ID is reused
                 message = self._new(step)
             message.queued, message.notification = True, message.notification or step.sender == ""
         else:
@@ -156,7 +156,7 @@ class Ledger:
             self.memory.keep(queue, queue_id, message)
 
     def _arrived(self, step: Step, queue: Queue, before: Message | None) -> Message:
-        """An arrival begins a new message, since short queue IDs are used again; or its line comes late."""
+        """An arrival begins a new message, since short queue IDs are reused, unless its line comes late."""
         now = self._time(step)
         late = before is not None and not before.arrived and abs(before.begun - now) <= UNORDERED
         if before is not None and not late and not before.removed:
@@ -166,13 +166,13 @@ class Ledger:
         if step.sender is not None:
             message.queued, message.notification = True, step.sender == ""
         if step.related and (origin := queue.peek(step.related)) is not None:
-            message.soft_before = _soft(origin)
+            message.soft_before = _soft_recipients(origin)
         return message
 
     def _notified(self, step: Step, queue: Queue, queue_id: str) -> None:
-        about = self._find(step, queue, queue_id) or self._new(step)
-        about.notification = True
-        self.memory.keep(queue, queue_id, about)
+        message = self._find(step, queue, queue_id) or self._new(step)
+        message.notification = True
+        self.memory.keep(queue, queue_id, message)
         self.memory.note_change(queue, queue_id)
 
     # --- outcomes -----------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class Ledger:
         return [self._end(event, message, recipient)]
 
     def _defer(self, event: Event, message: Message, recipient: Recipient) -> list[Fact]:
-        """A deferral is a soft bounce once, even if its line comes after that of the end."""
+        """The first deferral is a soft bounce, even if its line comes after that of the end."""
         facts = []
         first = recipient.since is None and (event.recipient or "").lower() not in message.soft_before
         if recipient.since is None:
@@ -230,7 +230,7 @@ class Ledger:
         return Fact(FactKind.ENDED, event, event.outcome, provider, delay)
 
     def _end_all(self, event: Event, message: Message) -> list[Fact]:
-        """The whole message ends: every recipient that waits, or one if none is known."""
+        """End the whole message: every recipient that waits, or one if none is known."""
         if message.expired:
             return []
         message.expired = True
@@ -242,7 +242,7 @@ class Ledger:
 
     def _handed_on(self, event: Event, queue: Queue, message: Message, queue_id: str) -> bool:
         """Whether a delivery was to a filter or to our own server, which now has the message under another queue ID.
-        The next server's word alone proves nothing: see `_came_back`."""
+        The next server's reply alone proves nothing: see `_came_back`."""
         if event.forwarded:
             return True
         if event.passed_to is None or event.passed_to == queue_id:
@@ -252,8 +252,8 @@ class Ledger:
             return False
         if not _came_back(event, message, successor, queue_id):
             return False
-        # A recipient that was deferred before the hand-off is not soft again after it; and nobody else hands this on.
-        successor.origin, successor.soft_before = queue_id, successor.soft_before | _soft(message)
+        # A recipient deferred before the hand-off is not soft again after it; and no other message may claim this one.
+        successor.origin, successor.soft_before = queue_id, successor.soft_before | _soft_recipients(message)
         if isinstance(queue.waiting.get(event.passed_to), bytes):
             queue.waiting[event.passed_to] = pack(successor)
         self.memory.note_change(queue, event.passed_to)
@@ -269,7 +269,7 @@ def count_ordinary(mail: OrdinaryMail, counts: Counts) -> None:
 
 
 def _key(event: Event, message: Message) -> str:
-    """Which recipient of a message: see `recipient_key`."""
+    """The key of an event's recipient: see `recipient_key`."""
     original, target = event.original_recipient or "", file_or_pipe(event)
     key = recipient_key(event.recipient or "", original, target)
     recipient = key.partition("\n")[0]
@@ -283,20 +283,20 @@ def _key(event: Event, message: Message) -> str:
 
 
 def _end_without_outcome(message: Message, name: str) -> None:
-    """A recipient was replaced by others, went to another server of ours, or was dropped on purpose."""
+    """End a recipient that was replaced by others, went to another server of ours, or was dropped on purpose."""
     for key in [key for key in message.recipients if name in key.split("\n")[:2]] or [name]:
         message.recipients.setdefault(key, Recipient()).ended = True
 
 
-def _soft(message: Message) -> frozenset[str]:
-    """The recipients of a message that were counted as soft."""
+def _soft_recipients(message: Message) -> frozenset[str]:
+    """The recipients of a message that were counted as soft bounces."""
     names = (key.partition("\n")[0] for key, each in message.recipients.items() if each.since is not None)
     return message.soft_before.union(names)
 
 
 def _came_back(event: Event, message: Message, successor: Message, queue_id: str) -> bool:
-    """Whether a message is what a delivery became: it arrived from where the delivery went, not before the first
-    message, and is for the same recipient, once all of its recipients are known."""
+    """Whether a delivered message came back as another one, which arrived from where the delivery went, not before the
+    first message, and is for the same recipient, once all of its recipients are known."""
     if successor.origin is not None:
         return successor.origin == queue_id
     if message.arrived and successor.begun < message.begun:
@@ -306,7 +306,7 @@ def _came_back(event: Event, message: Message, successor: Message, queue_id: str
         name == _without_extension(each) for key in successor.recipients for each in key.split("\n")[:2]
     ):
         return False
-    # Only a filter of our own is trusted to know our queue IDs: on this host, or on a private network.
+    # Only our own filters, on this host or on a private network, are trusted to know our queue IDs.
     there, here = internal_address(event.relay or ""), internal_address(successor.peer or "")
     return there is not None and here is not None and (there == here or (there.is_loopback and here.is_loopback))
 

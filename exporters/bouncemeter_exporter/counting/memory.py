@@ -1,7 +1,7 @@
 """The messages that are remembered, and when they are forgotten.
 
-Each server has the messages of its queue here, by queue ID, until they end. What never ends is dropped by age and by
-number, so memory is bounded. What the entries of a log mean for a message is the ledger's business.
+Each server's messages are kept by queue ID until they end. Messages that never end are dropped by age and by number,
+so memory is bounded. The ledger decides what the entries of a log mean for a message.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ MAX_MESSAGES = 1_000_000
 
 LATE = 60.0
 MAX_ENDED = 10_000
-"""Messages that left the queue are kept for so many seconds, and so many of them, because lines about them may come
-late. A server whose log does not record removals keeps them by number alone."""
+"""Messages that left the queue are kept for this many seconds, and this many of them, because lines about them may come
+late. If a server's log records no removals, only the number limits them."""
 
 MAX_UNPACKED = 1000
 """A waiting message is packed once this many others have changed after it: its next attempt is hours away by then."""
 
 MAX_SERVERS = 10_000
-"""Hosts that are told apart; messages of any further hosts count as one server's."""
+"""Hosts that are kept apart; all further hosts count as one server."""
 
 SWEEPS = 32
-"""How often, within the age limit, old messages are looked for."""
+"""How often, within the age limit, to look for old messages."""
 
 Waiting = tuple[str, str, str, str]
 """The labels of recipients that wait: mta, class, code and provider."""
 
 MessageName = tuple[str, str | None, str]
-"""A message's name among all: mta, host, queue ID."""
+"""What identifies a message: mta, host and queue ID."""
 
 ServerName = tuple[str, str | None]
-"""A server's name: mta and host."""
+"""What identifies a server: mta and host."""
 
 
 @dataclass(slots=True)
@@ -57,10 +57,10 @@ class Queue:
     """The messages of one server.
 
     Attributes:
-        server: Whose they are.
+        server: The server that they belong to.
         now: The latest time in its log.
-        removes: Whether its log has ever recorded that a message left the queue.
-        active: Messages with nobody waiting, least recently seen first.
+        removes: Whether its log has ever recorded a removal.
+        active: Messages with no waiting recipient, least recently seen first.
         waiting: Messages with a recipient that waits, in the order of their first deferral; most of them packed.
         ended: Messages that ended, kept for lines that come late, in the order in which they ended.
     """
@@ -78,12 +78,12 @@ class Queue:
         return self.server[0]
 
     def peek(self, queue_id: str) -> Message | None:
-        """A message, left where it is."""
+        """Return a message without taking it out."""
         kept = self.active.get(queue_id) or self.ended.get(queue_id) or self.waiting.get(queue_id)
         return None if kept is None else _unpacked(kept)
 
     def known(self, queue_ids: set[str]) -> set[str]:
-        """Which of some queue IDs belong to messages that are remembered."""
+        """The queue IDs, among those given, that belong to remembered messages."""
         return {
             *(self.active.keys() & queue_ids),
             *(self.waiting.keys() & queue_ids),
@@ -97,11 +97,11 @@ class Memory:
     Args:
         max_age: Seconds after which a message without a further line is forgotten.
         max_messages: How many messages are remembered.
-        clock: The present time: a line from the future must not make the rest look old.
+        clock: Supplies the current time, so that a line from the future does not make the rest look old.
         recording: Note which messages change, for `changes`.
 
     Attributes:
-        waiting: Recipients that wait for another attempt, without those of notifications.
+        waiting: Recipients that wait for another attempt, except those of notifications.
         evicted: Messages that were forgotten before they ended.
     """
 
@@ -130,11 +130,11 @@ class Memory:
     # --- servers ------------------------------------------------------------------------------------------------
 
     def queue(self, mta: str, host: str | None) -> Queue | None:
-        """A server's messages; None for a server that is not known."""
+        """A server's messages; None if the server is not known."""
         return self._queues.get((mta, host))
 
     def add_queue(self, mta: str, host: str | None) -> Queue:
-        """A new server's messages. Once there are too many servers, all others are one without a name."""
+        """Add a server. Once there are `MAX_SERVERS`, all further ones share a queue without a host."""
         if len(self._queues) >= MAX_SERVERS and host is not None:
             return self._queues.get((mta, None)) or self.add_queue(mta, None)
         queue = self._queues[mta, host] = Queue((mta, host))
@@ -145,18 +145,18 @@ class Memory:
         return (mta, host) in self._queues or len(self._queues) < MAX_SERVERS
 
     def known(self, mta: str, host: str | None, queue_ids: set[str]) -> set[str]:
-        """Which of some queue IDs belong to messages of a server that are remembered."""
+        """The queue IDs, among those given, that belong to a server's remembered messages."""
         queue = self._queues.get((mta, host))
         return queue.known(queue_ids) if queue is not None else set()
 
     def advance(self, queue: Queue, time: float) -> None:
-        """A server's log has reached a time, in seconds since 1970 UTC."""
+        """Note that a server's log has reached a time, in seconds since 1970 UTC."""
         if time > queue.now:
             queue.now = max(queue.now, min(time, self._clock() + 86400.0))
             self.now = max(self.now, queue.now)
 
     def oldest(self) -> dict[str, float]:
-        """By mta, when the recipient was first deferred that has waited longest, in seconds since 1970 UTC."""
+        """By mta, the first deferral of the recipient that has waited longest, in seconds since 1970 UTC."""
         found: dict[str, float] = {}
         for queue in self._queues.values():
             best = found.get(queue.mta, float("inf"))
@@ -173,11 +173,11 @@ class Memory:
     # --- finding and keeping messages ---------------------------------------------------------------------------
 
     def find(self, queue: Queue, queue_id: str, now: float) -> Message | None:
-        """A message, taken out of where it was kept; also one that has ended, if the line is only a little late.
+        """Take out a message; also one that has ended, if the line is only a little late.
 
         Args:
             queue: The server's messages.
-            queue_id: Which of them.
+            queue_id: The message's queue ID.
             now: The time of the line about it.
         """
         message = queue.active.pop(queue_id, None)
@@ -254,7 +254,7 @@ class Memory:
             self.forget_old()
 
     def forget_old(self) -> None:
-        """Forget messages that had no line for too long by their own server's time, and servers that fell silent."""
+        """Forget messages without a line for too long by their own server's time, and servers that fell silent."""
         self._swept = self.now
         for server, queue in list(self._queues.items()):
             silent = queue.now < self.now - 2 * self._max_age
@@ -268,7 +268,7 @@ class Memory:
                 del self._queues[server]
 
     def _forget_oldest(self) -> None:
-        """Forget the sixteenth of all messages that began first."""
+        """Forget the sixteenth of all messages that began earliest."""
         number = self._max_messages // 16 + 1
         oldest: list[tuple[float, int, str, Queue]] = []
         for place, queue in enumerate(self._queues.values()):
@@ -286,7 +286,7 @@ class Memory:
         self.note_change(queue, queue_id)
 
     def _forget_ended(self) -> None:
-        """Forget messages that left the queue too long ago, by their own server's time, for a line to come."""
+        """Forget messages that left the queue too long ago for more lines to come, by their own server's time."""
         for queue in self._queues.values():
             while queue.ended:
                 message = next(iter(queue.ended.values()))
@@ -295,31 +295,31 @@ class Memory:
                 self._drop_ended(queue)
 
     def _drop_ended(self, queue: Queue) -> None:
-        """Forget the message of a server that ended first."""
+        """Forget the message of a server that ended earliest."""
         queue_id = next(iter(queue.ended))
         del queue.ended[queue_id]
         self._ended -= 1
         self.note_change(queue, queue_id)
 
-    # --- what is written down and read again ----------------------------------------------------------------------
+    # --- saving and restoring -----------------------------------------------------------------------------------
 
     def note_change(self, queue: Queue, queue_id: str) -> None:
-        """A message changes, and has to be written down."""
+        """Note that a message changes and must be saved."""
         if self._changed is not None:
             self._changed.add((*queue.server, queue_id))
 
     def changes(self) -> list[tuple[MessageName, bytes | None]]:
-        """Each message that changed since `changes_kept` was called last, packed; None for one that is forgotten."""
+        """Each message that changed since the last call of `changes_kept`, packed; None for a forgotten one."""
         self._forget_ended()
         return [(name, self._packed(name)) for name in self._changed or ()]
 
     def changes_kept(self) -> None:
-        """The changes were written down."""
+        """Note that the changes were saved."""
         if self._changed is not None:
             self._changed.clear()
 
     def servers(self) -> dict[ServerName, tuple[float, bool]]:
-        """For each server with messages: the latest time in its log, and whether that records removals."""
+        """For each server with messages: the latest time in its log, and whether the log records removals."""
         return {server: (each.now, each.removes) for server, each in self._queues.items()}
 
     def restore(
@@ -327,11 +327,11 @@ class Memory:
         servers: Iterable[tuple[ServerName, tuple[float, bool]]],
         messages: Iterable[tuple[MessageName, bytes]],
     ) -> None:
-        """Begin with what was written down.
+        """Start from what was saved.
 
         Args:
-            servers: As `servers` gives them.
-            messages: As `changes` gives them, in the order of `bouncemeter_exporter.counting.message.place`.
+            servers: As `servers` returns them.
+            messages: As `changes` returns them, in the order of `bouncemeter_exporter.counting.message.place`.
         """
         for server, (now, removes) in servers:
             self._queues[server] = Queue(server, now, removes)
@@ -347,7 +347,7 @@ class Memory:
                 self.keep(queue, queue_id, message)
 
     def _packed(self, name: MessageName) -> bytes | None:
-        """A message as it is kept, if it is still remembered."""
+        """A message as bytes; None if it is no longer remembered."""
         mta, host, queue_id = name
         queue = self._queues.get((mta, host))
         if queue is None:

@@ -1,7 +1,7 @@
 """What is remembered of one message, and how it is packed while its recipients wait.
 
-Most messages pass in a moment and live as objects. Those that wait for hours or days are kept as bytes, a few
-times smaller: that is what lets a million of them wait in little memory. Those bytes are also what is written down.
+Most messages pass quickly and live as objects. Those that wait for hours or days are packed as bytes, a few times
+smaller, so that a million of them fit in little memory. The same bytes are saved in the state.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Message:
         queued: Whether a line named its sender.
         notification: Its sender is empty: a bounce message.
         removed: It left the queue.
-        expired: The server gave up on whoever still waits.
-        unnamed: A recipient was counted as expired that no line had named by then.
+        expired: The server gave up on the recipients that still waited.
+        unnamed: A recipient was counted as expired before any line named it.
         peer: The address of the client that handed it over.
-        origin: The queue ID that it had before, if the server told.
-        soft_before: Recipients that were counted as soft under an earlier queue ID.
-        recipients: Those that a line named, by `Ledger`'s key.
+        origin: The queue ID that it had before, if the log says so.
+        soft_before: Recipients that were counted as soft bounces under an earlier queue ID.
+        recipients: The recipients that a line named, by `recipient_key`.
     """
 
     begun: float
@@ -72,8 +72,8 @@ class Message:
 
     @property
     def waits(self) -> bool:
-        """Whether anybody waits."""
-        for each in self.recipients.values():  # noqa: SIM110 - this is asked after every line
+        """Whether any recipient waits."""
+        for each in self.recipients.values():  # noqa: SIM110 - this runs after every line
             if each.since is not None and not each.ended:
                 return True
         return False
@@ -88,7 +88,7 @@ _FLAGS = ("arrived", "queued", "notification", "removed", "expired", "unnamed")
 
 
 def pack(message: Message) -> bytes:
-    """The same message as bytes."""
+    """Pack a message as bytes."""
     flags = sum(getattr(message, name) << bit for bit, name in enumerate(_FLAGS))
     recipients = tuple(
         (key, each.since, tuple(each.code) if each.code else None, each.provider, each.ended)
@@ -106,13 +106,13 @@ def seen(packed: bytes) -> float:
 
 
 def place(packed: bytes) -> float:
-    """What a packed message stands by among others: its first deferral if somebody waits, else its latest line."""
+    """The time that packed messages are ordered by: the first deferral if a recipient waits, else the latest line."""
     found: float = _TIMES.unpack_from(packed)[1]
     return found
 
 
 def unpack(packed: bytes) -> Message:
-    """The message that was packed."""
+    """Unpack a message."""
     fields = marshal.loads(memoryview(packed)[_TIMES.size :])  # noqa: S302 - our own bytes
     begun, flags, peer, origin, soft_before, recipients = fields
     message = Message(begun, seen(packed), peer=peer, origin=origin, soft_before=frozenset(soft_before))

@@ -1,7 +1,7 @@
 """Ordinary mail: messages that arrived, were delivered or refused for good, and left, all within one block of lines.
 
-Whatever was known before, the ledger would count each of their outcomes as a recipient that ended, and forget the
-message. So their deliveries are counted together, by columns; all other messages go through the ledger.
+Whatever came before, the ledger would count each of their outcomes as a recipient that ended, and forget the message.
+So their deliveries are counted together, by columns; all other messages go through the ledger.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class OrdinaryMail:
     Attributes:
         rows: The server's lines in the block.
         queue_ids: The queue IDs of its ordinary messages.
-        first: By queue ID, the first row; for an ordinary message that of its arrival.
-        last: By queue ID, the last row; for an ordinary message that of its removal.
-        deliveries: The rows of their deliveries, one for each recipient.
+        first: By queue ID, the first row; for an ordinary message, its arrival.
+        last: By queue ID, the last row; for an ordinary message, its removal.
+        deliveries: The rows of the deliveries, one for each recipient.
         refusals: The recipients that were refused for good, one event for each.
     """
 
@@ -49,7 +49,7 @@ class OrdinaryMail:
     refusals: list[Event] = field(default_factory=list)
 
     def messages(self, queue_ids: Iterable[str]) -> Iterator[tuple[str, Message]]:
-        """Some of the messages, by queue ID, in the form in which the ledger keeps messages that left."""
+        """Some of the messages, by queue ID, in the form in which the ledger keeps messages that left the queue."""
         columns, time = self.rows.reader.columns, self.times()
         kept = dict.fromkeys(queue_ids, Message(0.0, 0.0))
         if not kept:
@@ -74,12 +74,12 @@ class OrdinaryMail:
         """The parser's name."""
         return self.rows.reader.mta
 
-    def texts(self, place: int) -> list[str]:
-        """One text of each delivery."""
-        return [row[place] for row in self.deliveries]
+    def texts(self, column: int) -> list[str]:
+        """One column of each delivery."""
+        return [row[column] for row in self.deliveries]
 
     def counted(self, names: Sequence[T]) -> Iterator[tuple[T, Row, int]]:
-        """Names of the deliveries, each once, with the last row that has it and the number of such rows."""
+        """Each distinct name of a delivery, with the last row that has it and the number of such rows."""
         latest = dict(zip(names, self.deliveries, strict=True))
         return ((name, latest[name], number) for name, number in Counter(names).items())
 
@@ -88,7 +88,7 @@ class OrdinaryMail:
         return self.texts(self.rows.reader.columns.code)
 
     def providers(self) -> list[str]:
-        """Who accepted each delivery."""
+        """The provider that accepted each delivery."""
         columns = self.rows.reader.columns
         return list(map(_provider, self.texts(columns.relay), self.texts(columns.recipient)))
 
@@ -108,7 +108,7 @@ class OrdinaryMail:
         return delays
 
     def delay(self, event: Event) -> float | None:
-        """The same of a refusal."""
+        """The same for a refusal."""
         if event.delay is not None or event.time is None:
             return event.delay
         begun = self.times()(self.first[event.queue_id or ""])
@@ -139,8 +139,8 @@ def find_ordinary(rows: Rows, known: Callable[[set[str]], set[str]], *, partial:
 
     Args:
         rows: The lines.
-        known: Gives those of some queue IDs that belong to messages known from earlier lines.
-        partial: Not all earlier lines have been read: leave out whatever might be connected with other messages.
+        known: Returns the queue IDs, among those given, of messages known from earlier lines.
+        partial: Not all earlier lines have been read: leave out all messages that may be connected with others.
     """
     if not rows.arrivals or not rows.removals:
         return OrdinaryMail(rows)
@@ -169,20 +169,20 @@ def find_ordinary(rows: Rows, known: Callable[[set[str]], set[str]], *, partial:
     deliveries = [row for row in rows.deliveries if queue_id(row) in found]
     refusals = [entries[0] for entries in rows.parsed if len(entries) == 1 and _is_refusal(entries[0])]
     refusals = [event for event in refusals if event.queue_id in found]
-    if twice := _twice(deliveries, refusals, columns):
-        found -= twice
+    if repeated := _with_repeated_outcomes(deliveries, refusals, columns):
+        found -= repeated
         deliveries = [row for row in deliveries if queue_id(row) in found]
         refusals = [event for event in refusals if event.queue_id in found]
     return OrdinaryMail(rows, found, first, last, deliveries, refusals)
 
 
 def _is_refusal(entry: Entry) -> TypeGuard[Event]:
-    """Whether an entry says that a recipient of a message was refused for good."""
+    """Whether an entry says that a recipient was refused for good."""
     return isinstance(entry, Event) and entry.outcome is Outcome.BOUNCED and bool(entry.recipient)
 
 
 def _with_other_lines(rows: Rows) -> set[str | None]:
-    """The queue IDs of messages with lines that are neither usual, nor deliveries, nor refusals."""
+    """The queue IDs of messages with lines other than usual ones, deliveries and refusals."""
     found: set[str | None] = set()
     for entries in rows.parsed:
         for entry in entries:
@@ -192,12 +192,12 @@ def _with_other_lines(rows: Rows) -> set[str | None]:
                     found.add(entry.queue_id)
             else:
                 found.add(entry.related)
-                if entry.what is not StepKind.NOTIFIED:  # this one is about another message
+                if entry.what is not StepKind.NOTIFIED:  # that line is about the related message
                     found.add(entry.queue_id)
     return found
 
 
-def _twice(deliveries: list[Row], refusals: list[Event], columns: Columns) -> set[str]:
+def _with_repeated_outcomes(deliveries: list[Row], refusals: list[Event], columns: Columns) -> set[str]:
     """The queue IDs of messages with more than one outcome for a recipient."""
     who = ([row[place].lower() for row in deliveries] for place in (columns.recipient, columns.original_recipient))
     each = list(zip((row[columns.queue_id] for row in deliveries), *who, strict=True))
@@ -228,7 +228,7 @@ _PRIVATE = [ip_network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.16
 
 
 def recipient_key(recipient: str, original: str, target: str = "") -> str:
-    """Which recipient of a message: its address, the original one, the file or command that gets the mail."""
+    """A recipient's key in a message: its address, the original one, and the file or command that gets the mail."""
     recipient, original = recipient.lower(), original.lower()
     return f"{recipient}\n{original}\n{target}" if original or target else recipient
 

@@ -1,1 +1,1 @@
-"""What Grafana and Prometheus are given: dashboards, rules, provisioning files."""
+"""The files for Grafana and Prometheus: dashboards, rules and provisioning."""

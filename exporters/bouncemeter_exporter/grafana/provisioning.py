@@ -1,4 +1,4 @@
-"""What Grafana is given: dashboards, and files by which it provisions them, a data source and alerts."""
+"""The files for Grafana: dashboards, and the files that provision them, a data source and alerts."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ COMMENT = "Written by `bouncemeter grafana export`."
 
 
 class Locations(NamedTuple):
-    """Where others are.
+    """Where the other programs and files are.
 
     Attributes:
-        prometheus: The URL of Prometheus, as Grafana reaches it.
-        scrape_interval: How often it scrapes.
-        dashboards: The folder in which Grafana finds its dashboards.
-        runbook: The page that tells what to do at each alert.
+        prometheus: The URL at which Grafana reaches Prometheus.
+        scrape_interval: How often Prometheus scrapes.
+        dashboards: The folder from which Grafana reads its dashboards.
+        runbook: The page that says what to do about each alert.
     """
 
     prometheus: str = PROMETHEUS
@@ -42,11 +42,11 @@ class Locations(NamedTuple):
 
 
 def files(values: Mapping[str, float], locations: Locations) -> dict[str, str]:
-    """The files by their names.
+    """All files, by name.
 
     Args:
-        values: Thresholds that are not the defaults.
-        locations: Where other programs are.
+        values: Thresholds that differ from the defaults.
+        locations: Where the other programs and files are.
     """
     pages = dashboards(with_defaults(values))
     found = {f"dashboards/{name}": as_json(each) for name, each in pages.items()}
@@ -84,7 +84,8 @@ def _provider(locations: Locations) -> str:
 def _alerts(found: Rules) -> str:
     """The alerts as a file for Grafana's own alerting. The recording rules stay with Prometheus.
 
-    An expression gives what is wrong and nothing else, so whatever it gives (never less than 0) is above -1.
+    An alert's expression returns only the series that are wrong. Their values are never below 0, so "above -1" always
+    holds.
     """
     alerts = {
         "apiVersion": 1,
@@ -102,7 +103,7 @@ def _alerts(found: Rules) -> str:
 
 
 def _managed(rule: Mapping[str, Any]) -> dict[str, Any]:
-    # Grafana takes $ for a variable of the environment unless it stands twice.
+    # Grafana reads $ as an environment variable unless it is doubled.
     texts = {
         name: text.replace("$value", "$values.A.Value").replace("$", "$$")
         for name, text in rule["annotations"].items()

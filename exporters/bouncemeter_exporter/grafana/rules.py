@@ -1,4 +1,4 @@
-"""Recording rules and alerts, from the table `rules.toml` beside this module, as Prometheus reads them."""
+"""Recording rules and alerts in Prometheus' form, from the table `rules.toml` beside this module."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ __all__ = [
 ]
 
 FILE = "bouncemeter.rules.yml"
-"""The file of rules."""
+"""The name of the file of rules."""
 
 RUNBOOK = "docs/runbook.md"
 GRAFANA, PROMETHEUS = "http://localhost:3000", "http://localhost:9090"
 DASHBOARDS = "/var/lib/grafana/dashboards"
-"""Where the runbook, Grafana, Prometheus and the files of dashboards are, unless the user says."""
+"""Default locations of the runbook, Grafana, Prometheus and the dashboards' files."""
 
 INTERVAL = "30s"
 
 DATASOURCE, FOLDER = "bouncemeter-prometheus", "Mail"
-"""The uid of Grafana's data source, and the folder of dashboards and alerts."""
+"""The uid of Grafana's data source, and Grafana's folder for dashboards and alerts."""
 
 Rules = list[dict[str, Any]]
-"""Rules in the order in which they are evaluated."""
+"""Rules, in the order of evaluation."""
 
 
 @cache
@@ -54,16 +54,16 @@ def _table() -> dict[str, Any]:
 
 
 def panel_id(title: str) -> int:
-    """The number by which a panel is known on its dashboard, the same as long as it is called so."""
+    """A panel's ID on its dashboard. It changes only with the title."""
     return zlib.crc32(title.encode()) % 1_000_000
 
 
 class Threshold(NamedTuple):
-    """A number that an alert compares with.
+    """A number that an alert compares against.
 
     Attributes:
         value: Its default.
-        text: What it is.
+        text: What it means.
     """
 
     value: float
@@ -71,12 +71,12 @@ class Threshold(NamedTuple):
 
 
 def thresholds() -> dict[str, Threshold]:
-    """The thresholds by name."""
+    """The thresholds, by name."""
     return {name: Threshold(**each) for name, each in _table()["thresholds"].items()}
 
 
 def with_defaults(values: Mapping[str, float]) -> dict[str, float]:
-    """All thresholds by name: those that are given, and the defaults of the rest."""
+    """All thresholds, by name: the given values, and defaults for the rest."""
     return {**{name: each.value for name, each in thresholds().items()}, **values}
 
 
@@ -84,9 +84,9 @@ def rules(values: Mapping[str, float], *, grafana_url: str = GRAFANA, runbook_ur
     """All rules, recording rules first.
 
     Args:
-        values: Thresholds that are not the defaults.
-        grafana_url: Where Grafana is, for links.
-        runbook_url: The page that tells what to do at each alert.
+        values: Thresholds that differ from the defaults.
+        grafana_url: The URL of Grafana, for links.
+        runbook_url: The page that says what to do about each alert.
     """
     known = with_defaults(values)
 
@@ -113,7 +113,7 @@ def rules(values: Mapping[str, float], *, grafana_url: str = GRAFANA, runbook_ur
 
 
 def dashboard_panel(alert: str) -> tuple[str, int]:
-    """The dashboard (its uid) and the panel (its id) that show what an alert looks at."""
+    """The dashboard (its uid) and the panel (its ID) that show what an alert watches."""
     (row,) = (each for each in _table()["alert"] if each["name"] == alert)
     return row["dashboard"].partition("?")[0], panel_id(row["panel"])
 

@@ -1,4 +1,4 @@
-"""Writes YAML that people can read: text of several lines as it is, all else in JSON's form, which YAML reads too."""
+"""Writes readable YAML: text of several lines as a block, everything else as JSON, which is valid YAML."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ["yaml_text"]
 
 
 def yaml_text(value: Mapping[str, Any], comment: str) -> str:
-    """A file of YAML.
+    """Write a YAML file.
 
     Args:
-        value: What it holds: mappings, lists, text, numbers.
+        value: Its content: mappings, lists, text, numbers.
         comment: Its first line.
     """
     return "\n".join([f"# {comment}", *_lines(value)]) + "\n"
 
 
-def _lines(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever JSON can hold
+def _lines(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
     if isinstance(value, Mapping) and value:
         for name, each in value.items():
             yield from _after(f"{name}:", each)

@@ -1,4 +1,4 @@
-"""Understanding what somebody pasted: a code, an SMTP reply, or a whole line of a log."""
+"""Explains what somebody pasted: a code, an SMTP reply, or a whole line of a log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _reply = lowered(reply)
 
 
 class NothingToExplainError(ValueError):
-    """The text is no code, no reply and no outcome of a log."""
+    """The text is not a code, a reply, or a log line with an outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Understood:
     Attributes:
         code: Its code, explained.
         reply_code: The three digits of a reply.
-        why: The reason behind a reply or line, and how it was told.
+        why: The reason behind a reply or line, and where it was found.
         event: The outcome, if it was a line of a log.
     """
 
@@ -40,7 +40,7 @@ class Understood:
     event: Event | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The explanation, with why it was said, and the line's record under `event`."""
+        """The explanation, with the reason, and the line's record under `event`."""
         found = code_as_json(self.code)
         if self.why is not None:
             own = self.why.provider_code
@@ -58,7 +58,7 @@ class Understood:
         return found
 
     def show(self) -> None:
-        """Print it for a person."""
+        """Print it as text."""
         from bouncemeter_exporter.reporting.terminal import show_event, show_explanation  # noqa: PLC0415 - only to print
 
         if self.event is not None:
@@ -68,7 +68,7 @@ class Understood:
 
 
 def code_as_json(found: Explanation) -> dict[str, Any]:
-    """A code as the contract of `codes --format json` has it."""
+    """A code as `codes --format json` prints it."""
     return {
         "code": str(found.code),
         "kind": found.kind,
@@ -87,7 +87,7 @@ def understand(text: str) -> Understood:
     """What a text is, and what it means.
 
     Raises:
-        NothingToExplainError: It is none of the things that can be explained.
+        NothingToExplainError: The text is not a code, a reply, or a log line with an outcome.
     """
     text = text.strip()
     try:
@@ -100,8 +100,8 @@ def understand(text: str) -> Understood:
     found = _reply.values(text)
     if found is None:
         raise NothingToExplainError(
-            f"{text[:200]!r} is no enhanced status code such as 5.7.1, no SMTP reply such as"
-            ' "550 5.1.1 User unknown", and no line of a mail log'
+            f"{text[:200]!r} is not an enhanced status code such as 5.7.1, an SMTP reply such as"
+            ' "550 5.1.1 User unknown", or a line of a mail log'
         )
     code, reply_code = code_of(found, Outcome.BOUNCED)
     return Understood(explain(code), reply_code, find_reason(code, reply_code, text))
@@ -111,8 +111,8 @@ def _line(text: str, name: str) -> Understood:
     try:
         entries = parsers()[name].reader()(text)
     except UnparsedLineError as error:
-        raise NothingToExplainError(f"the line looks like one of {name}, but cannot be read: {error}") from error
+        raise NothingToExplainError(f"the line looks like {name} format, but cannot be parsed: {error}") from error
     for entry in entries:
         if isinstance(entry, Event):
             return Understood(explain(entry.code), entry.reply_code, finding_of(entry), entry)
-    raise NothingToExplainError(f"the line is one of {name}, and tells of no delivery and no refusal")
+    raise NothingToExplainError(f"the line is in {name} format, but records neither a delivery nor a refusal")

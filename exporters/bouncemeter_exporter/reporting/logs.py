@@ -1,4 +1,4 @@
-"""The logs that a command names: found, put in order, and read with a progress bar."""
+"""Finds the logs that a command names, puts them in order, and reads them with a progress bar."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Logs:
 
     Attributes:
         paths: Oldest first; None is standard input.
-        parser: Their format; None if each log's is to be detected.
-        named: The arguments that named them: a log that is named itself, not by a directory, must be readable.
-        say: Called with a sentence about a log of a directory or pattern that is left out.
+        parser: Their format; if None, each log's format is detected.
+        named: The arguments that named them: a log named itself, not by a directory, must have a known format.
+        say: Called with a sentence about each log of a directory or pattern that is skipped.
     """
 
     paths: Sequence[Path | None]
@@ -57,7 +57,7 @@ class Logs:
 
         Args:
             task: What the progress bar says.
-            about: Words; lines that have none of them may be left out.
+            about: Words to look for; lines with none of them may be skipped.
 
         Raises:
             SourceError: A log cannot be read.
@@ -75,7 +75,7 @@ class Logs:
         self, path: Path | None, advance: Advance, about: frozenset[str]
     ) -> Iterator[tuple[LogReader, Block]]:
         name = str(path) if path else "standard input"
-        # No line of an old file is later than its last change, which tells the year.
+        # No line of an old file is later than its last change, which gives the year.
         last_change = path.stat().st_mtime if path else time.time()
         log = LogReader(name, self.parser, clock=lambda: last_change, about=about)
         with closing(open_log(path) if path else sys.stdin.buffer) as stream:

@@ -1,8 +1,8 @@
-"""Large logs summarised by several cores: each core reads pieces of them, and the result is the same as one core's.
+"""Summarises large logs on several cores: each core reads pieces of them, and the result is the same as one core's.
 
-A message that arrives and leaves within one piece is counted where it is read. The entries of all other messages are
-put together in order, in one process. Pieces may depend on each other in other ways: a queue ID is used again while the
-first message waits, or a line comes late, in the next piece. Then `DependentPiecesError` is raised, and one core reads
+A message that arrives and leaves within one piece is counted where it is read. One process combines the entries of all
+other messages, in order. Pieces may depend on each other in other ways: a queue ID is used again while its first
+message waits, or a line comes late, in the next piece. Then `DependentPiecesError` is raised, and one core reads
 everything again.
 """
 
@@ -41,7 +41,7 @@ from bouncemeter_exporter.sources.log import LogReader, ResultCounts
 __all__ = ["DependentPiecesError", "Piece", "pieces", "summarise_pieces"]
 
 PIECE = 33_554_432
-"""Bytes of a piece: what is kept of it until its end has to fit into memory, for each core."""
+"""Bytes in a piece. What each core keeps of its piece until the end must fit into memory."""
 
 Name = tuple[str | None, str]
 """A message's name within a format: host and queue ID."""
@@ -58,9 +58,9 @@ class Piece:
     Attributes:
         path: The log.
         mta: Its format.
-        begin, end: The lines that begin from one byte on and before another.
-        size: Bytes of the file that it is.
-        last_change: No line is later, in seconds since 1970 UTC.
+        begin, end: The piece has the lines that begin at byte `begin` or later, and before byte `end`.
+        size: Bytes of the file that it covers.
+        last_change: When the log last changed, in seconds since 1970 UTC: no line is later.
     """
 
     path: Path
@@ -73,16 +73,16 @@ class Piece:
 
 @dataclass(slots=True)
 class _Result:
-    """What was read in a piece.
+    """The result of reading one piece.
 
     Attributes:
         mta: The format.
         lines: Its lines by result.
         report: Counts of the messages that arrived and left within the piece, and of rejections.
-        remaining: The entries of all other messages, in their order.
-        counted: The queue IDs of messages that were counted, by host.
-        latest_counted: Those of them that left last, with the time: a line about them may still come.
-        missing: Messages that the piece refers to and does not hold.
+        remaining: The entries of all other messages, in order.
+        counted: By host, the queue IDs of the counted messages.
+        latest_counted: The counted messages that left last, with the time: a line about them may still come.
+        missing: Messages that the piece refers to but does not contain.
         latest: By host, the latest time, in seconds since 1970 UTC.
     """
 
@@ -97,11 +97,11 @@ class _Result:
 
 
 def pieces(paths: Sequence[Path], chosen: Parser | None, cores: int) -> list[Piece]:
-    """Logs in pieces; none if a log has a format whose pieces cannot be read separately.
+    """Divide logs into pieces; none if a log has a format whose pieces cannot be read separately.
 
     Args:
         paths: The logs, oldest first.
-        chosen: Their format; without it, each log's is detected.
+        chosen: Their format; if None, each log's format is detected.
         cores: How many cores will read.
 
     Raises:
@@ -118,8 +118,8 @@ def pieces(paths: Sequence[Path], chosen: Parser | None, cores: int) -> list[Pie
             continue
         number = -(-stat.st_size // PIECE) or 1
         if len(paths) == 1:
-            number = -(-number // cores) * cores  # so that none has to wait for the others
-        borders = [stat.st_size * place // number for place in range(number)] + [stat.st_size]
+            number = -(-number // cores) * cores  # so that no core waits for the others
+        borders = [stat.st_size * index // number for index in range(number)] + [stat.st_size]
         found += [Piece(path, known.name, begin, end, end - begin, stat.st_mtime) for begin, end in pairwise(borders)]
     return found
 
@@ -141,14 +141,14 @@ def summarise_pieces(
     Args:
         found: The pieces, in order.
         cores: How many processes read.
-        progress: Entered once the processes run; called with the size of each piece that was read, in bytes.
+        progress: Opens a progress bar, once the processes run; the bar is called with the bytes of each piece read.
 
     Raises:
-        DependentPiecesError: One core has to read it all.
+        DependentPiecesError: One core must read everything.
         SourceError: A log cannot be read.
     """
-    ways = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if "fork" in ways else None)
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if "fork" in methods else None)
     with ProcessPoolExecutor(min(cores, len(found)), context) as pool:
         try:
             results = pool.map(_read, found)
@@ -234,7 +234,7 @@ def _texts(piece: Piece) -> Iterator[str]:
                 yield lines.feed(more)
             yield lines.end()
         except read_errors() as error:
-            raise SourceError(f"cannot read on in {piece.path}: {error}") from error
+            raise SourceError(f"cannot read the rest of {piece.path}: {error}") from error
 
 
 def _note_latest(result: _Result, host: str | None, mail: OrdinaryMail) -> None:
@@ -256,9 +256,9 @@ class _Lines:
     """The lines of a piece about a message that is not counted yet.
 
     Attributes:
-        first, last: Its first and its last entry.
-        arrivals: How many of them are arrivals.
-        is_notification: A line of the message that it is about names it.
+        first, last: The first and the last entry.
+        arrivals: How many of the entries are arrivals.
+        is_notification: A line of the bounced message names this message as its notification.
     """
 
     first: Entry
@@ -273,13 +273,13 @@ class _Lines:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it arrived and left within the piece. A notification begins with a line of its message."""
+        """Whether it arrived and left within the piece. A notification begins with a line of the bounced message."""
         left = isinstance(self.last, Step) and self.last.what is StepKind.REMOVED
         return left and ((self.begins and self.arrivals == 1) or (self.is_notification and not self.arrivals))
 
 
 def _count_complete(result: _Result, kept: list[Entry]) -> None:
-    """Count the messages that arrived and left within a piece, and that are connected with no others than such."""
+    """Count the messages that arrived and left within a piece and are connected only with other such messages."""
     messages, links = _messages(kept)
     split = {name for name, lines in messages.items() if not lines.is_complete}
     if any(name[1] in result.counted[name[0]] and not messages[name].begins for name in split):
@@ -302,7 +302,7 @@ def _count_complete(result: _Result, kept: list[Entry]) -> None:
 
 
 def _messages(kept: list[Entry]) -> tuple[dict[Name, _Lines], list[tuple[Name, Name]]]:
-    """The messages that entries are about, and which of them are connected with which others."""
+    """The messages that entries are about, and the pairs of messages that are connected."""
     messages: dict[Name, _Lines] = {}
     links: list[tuple[Name, Name]] = []
     for entry in kept:

@@ -1,4 +1,4 @@
-"""A progress bar for long work, where somebody looks on."""
+"""A progress bar for long work on a terminal."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Protocol
 __all__ = ["Advance", "progress"]
 
 WORTH = 4_000_000
-"""Bytes to read that are worth a bar."""
+"""Bytes to read, below which there is no bar."""
 
 
 class Advance(Protocol):
-    """Told how many more bytes were read."""
+    """Called with the number of bytes just read."""
 
     def __call__(self, size: int, /) -> object: ...
 
 
 @contextmanager
 def progress(total: int, task: str) -> Iterator[Advance]:
-    """A progress bar on standard error, if that is a terminal and the work is worth it.
+    """A progress bar on standard error, if that is a terminal and there are at least `WORTH` bytes to read.
 
     Args:
         total: Bytes to read.
-        task: What is done, in a word or two.
+        task: The work, in a word or two.
     """
     if total < WORTH or not sys.stderr.isatty():
         yield lambda _size: None
         return
-    from rich import progress as bars  # noqa: PLC0415 - it takes as long to load as to read some thousand lines
+    from rich import progress as bars  # noqa: PLC0415 - loading it takes as long as reading some thousand lines
     from rich.console import Console  # noqa: PLC0415
 
     columns = (

@@ -52,8 +52,8 @@ def record(event: Event) -> Record:
 def redacted(found: Record) -> Record:
     """The same record with the local part of every address hashed (SHA-256, 16 digits); domains stay.
 
-    The same address gives the same hash, so that records can still be matched. The recipient's local part is
-    also hashed where it stands alone in the text.
+    The same address gives the same hash, so that records can still be matched. The local parts of the record's
+    addresses are also hashed where they stand alone in the text.
     """
     hidden = dict(found)
     for key in ("recipient", "original_recipient", "sender"):

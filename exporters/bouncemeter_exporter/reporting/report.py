@@ -1,4 +1,4 @@
-"""A summary of logs: totals, soft and hard, codes, providers. The counts of `report`, and their JSON."""
+"""The counts of `report` and their JSON: totals, soft and hard bounces, codes, reasons, providers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bouncemeter_exporter.reporting.records import rfc3339
 __all__ = ["MAX_CODES", "CodeRow", "Report", "Summary"]
 
 MAX_CODES = 1000
-"""Different codes that are told apart; what comes after is folded into its class (`5.7.x`)."""
+"""Different codes that are counted separately; any further code is folded into its class (`5.7.x`)."""
 
 Row = dict[str, Any]
 
@@ -30,8 +30,8 @@ class CodeRow:
 
     Attributes:
         recipients: Recipients that bounced with it: soft at the first deferral, hard at the end.
-        attempts: Attempts that it answered.
-        reasons: The reasons behind it, counted.
+        attempts: Attempts that failed with it.
+        reasons: The reasons behind it, each with its number of recipients.
     """
 
     code: EnhancedCode
@@ -56,8 +56,8 @@ class Report:
         self._last: float | None = None
 
     def count(self, entry: Entry, facts: Sequence[Fact]) -> None:
-        """Count an entry of a log and the facts that the ledger drew from it."""
-        self._see(entry.time)
+        """Count an entry of a log and the facts that the ledger concludes from it."""
+        self._extend_period(entry.time)
         if not isinstance(entry, Event):
             return
         if entry.outcome is Outcome.REJECTED:
@@ -76,15 +76,15 @@ class Report:
         for provider, number in Counter(mail.providers()).items():
             self._providers.setdefault(provider, Counter())[Outcome.DELIVERED] += number
         for time in mail.rows.span() or ():
-            self._see(time)
+            self._extend_period(time)
 
     @property
     def folds(self) -> bool:
-        """Whether codes may be folded: which of them depends on which came first."""
+        """Whether codes may have been folded. Which ones depends on the order of the entries."""
         return len(self._codes) >= MAX_CODES
 
     def merge(self, other: Report) -> None:
-        """Add what another report counted, in which nothing is folded."""
+        """Add the counts of another report, in which no code is folded."""
         self.attempts += other.attempts
         self.recipients += other.recipients
         self.bounces += other.bounces
@@ -99,11 +99,11 @@ class Report:
             self._providers.setdefault(provider, Counter()).update(counts)
         for reason, counts in other._reasons.items():
             self._reasons.setdefault(reason, Counter()).update(counts)
-        self._see(other._first)
-        self._see(other._last)
+        self._extend_period(other._first)
+        self._extend_period(other._last)
 
-    def _see(self, time: float | None) -> None:
-        """A time that the logs told."""
+    def _extend_period(self, time: float | None) -> None:
+        """Extend the report's period to a time in the logs."""
         if time is not None:
             self._first = time if self._first is None else min(self._first, time)
             self._last = time if self._last is None else max(self._last, time)
@@ -166,7 +166,7 @@ class Report:
         return sorted(rows, key=lambda row: (-(row["soft"] + row["hard"]), row["reason"], row["provider"]))
 
     def as_json(self, lines: Mapping[str, int], waiting: int) -> Row:
-        """The report as the contract has it.
+        """The report as `report --format json` prints it.
 
         Args:
             lines: Lines by result.
@@ -191,7 +191,7 @@ class Report:
 
 
 class Summary(NamedTuple):
-    """What logs told: what was counted, who waits, and the lines by result."""
+    """A summary of logs: the counts, the ledger with the recipients that wait, and the lines by result."""
 
     report: Report
     ledger: Ledger

@@ -1,4 +1,4 @@
-"""A summary of logs, by one core or by several: what `report` prints."""
+"""Summarises logs for `report`, on one core or several."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bouncemeter_exporter.reporting.report import Report, Summary
 __all__ = ["summarise"]
 
 MANY_BYTES = 67_108_864
-"""Bytes of logs that are worth starting more processes."""
+"""Bytes of logs, below which one process is enough."""
 
 
 def summarise(logs: Logs, jobs: int | None) -> Summary:
@@ -42,7 +42,7 @@ def _by_one_core(logs: Logs) -> Summary:
 
 
 def _by_several_cores(logs: Logs, jobs: int | None) -> Summary | None:
-    """The same; None where that is not worth it, or not possible."""
+    """Summarise logs on several cores; None if that is not worthwhile or not possible."""
     cores = jobs or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
     files = [path for path in logs.paths if path]
     size = sum(path.stat().st_size for path in files)
@@ -50,7 +50,7 @@ def _by_several_cores(logs: Logs, jobs: int | None) -> Summary | None:
         return None
     from bouncemeter_exporter.reporting import parallel  # noqa: PLC0415 - it loads multiprocessing
 
-    cores = min(cores, size // parallel.PIECE)  # a piece is worth a process, less is not
+    cores = min(cores, size // parallel.PIECE)  # less than a piece is not worth a process
     pieces = parallel.pieces(files, logs.parser, cores)
     if len(pieces) < 2:
         return None

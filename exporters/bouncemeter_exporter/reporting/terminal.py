@@ -1,6 +1,6 @@
-"""What people see: tables and colour on a terminal, plain text in a pipe, progress on long input.
+"""Text output: tables and colour on a terminal, plain text in a pipe.
 
-Text from logs is never printed raw: control characters, which could drive a terminal, are shown as \\xNN.
+Text from logs is never printed raw: control characters, which could control a terminal, are shown as \\xNN.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TOP = 15
 
 
 def console() -> Console:
-    """Standard output: as wide as the terminal, or wide and plain in a pipe."""
+    """Standard output: as wide as the terminal, or `PIPE_WIDTH` wide and without colour in a pipe."""
     return (
         Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=PIPE_WIDTH, no_color=True)
     )
@@ -52,7 +52,7 @@ def printable(text: str) -> str:
 
 
 def _table(out: Console, *headings: str, title: str | None = None) -> Table:
-    """A table; headings that begin with # are of numbers."""
+    """A table; a heading that begins with # marks a column of numbers."""
     table = Table(
         box=box.SIMPLE_HEAD if out.is_terminal else None,
         title=title,
@@ -77,7 +77,7 @@ def _number(value: int, style: str = "") -> Text:
 
 
 def show_report(found: Mapping[str, Any], names: Sequence[str]) -> None:
-    """A report (its JSON form) as a page."""
+    """Print a report, given in its JSON form."""
     out = console()
     period = f"{found['from']} to {found['to']}" if found["from"] else "no time stamps"
     out.print(Text(f"Mail bounces in {printable(', '.join(names))}", style="bold"), soft_wrap=True)
@@ -168,7 +168,7 @@ def _providers_table(out: Console, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def show_explanation(found: Explanation, reply_code: int | None = None, why: Finding | None = None) -> None:
-    """One code, explained on a page."""
+    """Print the explanation of one code."""
     out = console()
     kind = found.kind or "success"
     words = {"soft": "soft: a temporary failure, mail is retried", "hard": "hard: a permanent failure"}
@@ -178,8 +178,8 @@ def show_explanation(found: Explanation, reply_code: int | None = None, why: Fin
     out.print(found.meaning)
     if found.other_reading:
         out.print(found.other_reading)
-    if reply_code is not None and (said := reply_meaning(reply_code)):
-        out.print(f"The plain reply {reply_code} says: {said}.")
+    if reply_code is not None and (meaning := reply_meaning(reply_code)):
+        out.print(f"The reply code {reply_code} means: {meaning}.")
     out.print()
     if why is not None:
         out.print(_why(why))
@@ -194,16 +194,16 @@ def show_explanation(found: Explanation, reply_code: int | None = None, why: Fin
 
 
 def _why(why: Finding) -> RenderableType:
-    """Why it was said, by whom, and what to do there."""
+    """The reason, where it was found, the provider, and what to do."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     table.add_row("Reason", Text.assemble((why.reason, "bold"), f": {reasons()[why.reason].meaning}"))
-    table.add_row("Told by", f"the {why.basis}" if why.basis != "nothing" else "nothing in the reply")
+    table.add_row("Found in", f"the {why.basis}" if why.basis != "nothing" else "no part of the reply")
     if why.provider != OTHER:
         table.add_row("Provider", why.provider)
     if why.provider_code is not None:
-        table.add_row("It means there", why.provider_code.meaning)
+        table.add_row("Provider's meaning", why.provider_code.meaning)
     table.add_row("What to do", todo(why))
     if why.source:
         table.add_row("Documented in", why.source)
@@ -215,7 +215,7 @@ def _section(title: str, lines: Sequence[str]) -> RenderableType:
 
 
 def show_event(event: Event, why: Finding | None) -> None:
-    """One line of a log, told in words, then its code explained."""
+    """Print the outcome in one log line, then the explanation of its code."""
     out = console()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
@@ -223,7 +223,7 @@ def show_event(event: Event, why: Finding | None) -> None:
     rows = {
         "outcome": Text(event.outcome, style=STYLES.get(event.outcome, STYLES.get(event.kind or "", ""))),
         "recipient": event.recipient,
-        "before aliases": event.original_recipient,
+        "original recipient": event.original_recipient,
         "sender": "<>, a notification" if event.sender == "" else event.sender,
         "queue ID": event.queue_id,
         "refused client" if event.outcome is Outcome.REJECTED else "relay": event.relay,
@@ -242,7 +242,7 @@ def show_event(event: Event, why: Finding | None) -> None:
 _STEPS = {
     StepKind.ARRIVED: "arrived",
     StepKind.QUEUED: "queued",
-    StepKind.NOTIFIED: "bounce message made",
+    StepKind.NOTIFIED: "bounce message created",
     StepKind.PASSED_ON: "passed on",
     StepKind.DROPPED: "dropped",
     StepKind.REMOVED: "left the queue",
@@ -250,7 +250,7 @@ _STEPS = {
 
 
 def show_story(story: Story) -> None:
-    """One message's story."""
+    """Print one message's story."""
     out = console()
     first = story.entries[0]
     out.print(Text(f"{story.queue_id}: {first.mta}{f' on {first.host}' if first.host else ''}", style="bold"))
@@ -288,7 +288,7 @@ def show_story(story: Story) -> None:
 
 
 def _without_repetition(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Entries without the later turns in the queue, which say nothing new."""
+    """Entries without a message's later `queued` steps, which add nothing."""
     queued: set[str] = set()
     for entry in entries:
         if isinstance(entry, Step) and entry.what is StepKind.QUEUED:
@@ -307,11 +307,11 @@ def _step_note(step: Step) -> str:
 def _event_note(event: Event) -> str:
     where = f" by {event.relay}" if event.relay and event.relay != "none" else ""
     late = f" after {event.delay:g} s" if event.delay is not None else ""
-    return f"{event.recipient or 'all that wait'}{where}{late}"
+    return f"{event.recipient or 'all waiting recipients'}{where}{late}"
 
 
 def show_codes(rows: Sequence[Explanation]) -> None:
-    """The catalogue as a table."""
+    """Print the catalogue as a table."""
     out = console()
     table = _table(out, "code", "kind", "title", "reason", "reference", "guide")
     for row in rows:

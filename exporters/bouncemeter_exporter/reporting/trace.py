@@ -1,7 +1,7 @@
 """One message's story: its arrival, each attempt with the reply in full, the end, and the messages that it became.
 
-A filter hands a message back under another queue ID, and a failure makes a bounce message: the story follows them, as
-the ledger does, and does not believe a remote server that names a queue ID of ours.
+A filter hands a message back under another queue ID, and a failure creates a bounce message. The story follows them, as
+the ledger does, but ignores a remote server that names one of our queue IDs.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from bouncemeter_exporter.reporting.records import record, rfc3339
 __all__ = ["MAX_MESSAGES", "Story", "meaning_of", "trace_message"]
 
 MAX_MESSAGES = 50
-"""Messages that a story may name."""
+"""Messages that a story may contain."""
 
 ROUNDS = 8
-"""How often the logs are read at most, for the queue IDs that the last reading named."""
+"""How often the logs are read, at most: each time also for the queue IDs that the last reading found."""
 
 HANDED_ON = ("before", "handed on")
 NOTIFIED = ("bounced message", "a bounce message")
-"""How two messages hang together: what the first is to the second, and the second to the first."""
+"""How two messages are connected: what the first is to the second, and the second to the first."""
 
 _Link = tuple[str, str, tuple[str, str]]
-"""A queue ID, one that came of it, and how."""
+"""A queue ID, a queue ID that came from it, and how they are connected."""
 
 Reader = Callable[[frozenset[str]], Iterable[Entry]]
-"""Gives the entries of the logs that have to do with some queue IDs; others may be among them."""
+"""Reads the log entries about some queue IDs; it may return other entries too."""
 
 
 @dataclass(slots=True)
 class Story:
-    """What the logs tell of a message.
+    """What the logs say about a message.
 
     Attributes:
         queue_id: The queue ID that was asked for.
-        entries: Everything about it and about what it came from or became, in the order of the log.
+        entries: All entries about it and the messages connected with it, in the order of the log.
         names: The queue IDs, each with what it is: `the message`, `a bounce message`, `handed on`, `before`.
         recipients: What became of each recipient, by queue ID and address.
     """
@@ -54,7 +54,7 @@ class Story:
     recipients: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The story as an object."""
+        """The story as a JSON object."""
         return {
             "queue_id": self.queue_id,
             "messages": [{"queue_id": name, "what": what} for name, what in self.names.items()],
@@ -83,16 +83,16 @@ def _as_json(entry: Entry) -> dict[str, Any]:
 
 
 def meaning_of(event: Event) -> str:
-    """What the code of a refusal or deferral says; of an expiry, that the server gave up."""
+    """What the code of a refusal or deferral means; for an expiry, that the server gave up."""
     return reasons()["expired"].meaning if event.outcome is Outcome.EXPIRED else explain(event.code).meaning
 
 
 def trace_message(queue_id: str, read: Reader) -> Story | None:
-    """The story of a queue ID; None if the logs tell nothing of it.
+    """The story of a queue ID; None if no entry is about it.
 
     Args:
         queue_id: As the log writes it.
-        read: Reads the logs; called again for every queue ID that comes to light.
+        read: Reads the logs; called again while it finds further queue IDs.
     """
     wanted = frozenset({queue_id})
     entries: list[Entry] = []
@@ -115,7 +115,7 @@ def _names(entry: Entry) -> set[str]:
 
 
 def _story(queue_id: str, entries: list[Entry]) -> Story:
-    """The part of the entries that is of one story."""
+    """The story of a queue ID, without the entries of unconnected messages."""
     links: list[_Link] = []
     ends: dict[tuple[str, str], str] = {}
     ledger = Ledger()
@@ -123,23 +123,23 @@ def _story(queue_id: str, entries: list[Entry]) -> Story:
         facts = ledger.facts(entry)
         if isinstance(entry, Step):
             if entry.related:
-                noticed = entry.what is StepKind.NOTIFIED
+                bounced = entry.what is StepKind.NOTIFIED
                 links.append(
-                    (entry.queue_id, entry.related, NOTIFIED) if noticed else (entry.related, entry.queue_id, HANDED_ON)
+                    (entry.queue_id, entry.related, NOTIFIED) if bounced else (entry.related, entry.queue_id, HANDED_ON)
                 )
             continue
         name = entry.queue_id or ""
         if entry.outcome is Outcome.DELIVERED and entry.passed_to and not facts:
             links.append((name, entry.passed_to, HANDED_ON))
-        _note(ends, name, entry, ended=any(fact.kind is not FactKind.SOFT_BOUNCE for fact in facts))
+        _note_outcome(ends, name, entry, ended=any(fact.kind is not FactKind.SOFT_BOUNCE for fact in facts))
     story = Story(queue_id, names=_connected(queue_id, links))
     story.entries = [entry for entry in entries if entry.queue_id in story.names]
     story.recipients = {key: outcome for key, outcome in ends.items() if key[0] in story.names}
     return story
 
 
-def _note(ends: dict[tuple[str, str], str], name: str, event: Event, *, ended: bool) -> None:
-    """Write down what a line says of a recipient, or of all that wait."""
+def _note_outcome(ends: dict[tuple[str, str], str], name: str, event: Event, *, ended: bool) -> None:
+    """Note the outcome of a recipient, or of all that wait."""
     if event.outcome is Outcome.REJECTED:
         return
     if event.recipient is None:
@@ -155,7 +155,7 @@ def _note(ends: dict[tuple[str, str], str], name: str, event: Event, *, ended: b
 
 
 def _connected(queue_id: str, links: list[_Link]) -> dict[str, str]:
-    """The queue IDs that links lead to, forwards and backwards."""
+    """The queue IDs that links connect, in either direction."""
     names = {queue_id: "the message"}
     grown = True
     while grown:

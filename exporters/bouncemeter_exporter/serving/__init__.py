@@ -1,1 +1,1 @@
-"""The exporter: what was counted is kept in the state and served to Prometheus."""
+"""The exporter: keeps the counts in the state and serves them to Prometheus."""

@@ -1,6 +1,6 @@
 """TLS and basic authentication, from a file in the format that Prometheus' exporters share (exporter-toolkit).
 
-The file and what it names are read again when they change, so that a certificate can be renewed without a restart.
+The file, and the files that it names, are read again when they change: renewing a certificate needs no restart.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ HEADERS = {
 }
 
 MAX_ANSWERS = 256
-"""Passwords of which the answer is remembered: bcrypt is slow, which is what it is for."""
+"""Password checks whose result is remembered: bcrypt is slow on purpose."""
 
 NOBODY = b"$2b$10$kAGqq/QguRpcrzWj56G9tOw3pXKQORtwi1Lm0uiaJBJVe7bTHglxm"
-"""A hash that is compared for a name that is not known, so that the time does not tell."""
+"""A hash to compare with if the user name is unknown, so that the time taken does not reveal it."""
 
 
 class WebConfigError(Exception):
@@ -49,14 +49,14 @@ class WebConfigError(Exception):
 
 
 class Access:
-    """Who may enter, and how. Without a file, everybody, without TLS.
+    """Who may connect, and how. Without a file, everybody may, without TLS.
 
     Args:
         path: The file.
-        say: Told, in a sentence, when a changed file is wrong; the former stays in force.
+        say: Called with a sentence when a changed file is wrong; the previous settings stay in force.
 
     Raises:
-        WebConfigError: The file or what it names cannot be read, or a setting is wrong.
+        WebConfigError: The file, or a file that it names, cannot be read, or a setting is wrong.
     """
 
     def __init__(self, path: Path | None, say: Callable[[str], None]) -> None:
@@ -78,25 +78,25 @@ class Access:
         return self._context is not None
 
     def context(self) -> ssl.SSLContext:
-        """How to encrypt a new connection."""
+        """The TLS settings for a new connection."""
         self._refresh()
         assert self._context is not None  # noqa: S101
         return self._context
 
     def check_certificate(self, connection: ssl.SSLSocket) -> None:
-        """Check the names in a client's certificate, if only some may enter.
+        """Check the names in a client's certificate, if only some names are allowed.
 
         Raises:
-            PermissionError: It has none of them.
+            PermissionError: The certificate has none of the allowed names.
         """
         if self._allowed_names:
             certificate: dict[str, Any] = connection.getpeercert() or {}
             names = {value for _, value in certificate.get("subjectAltName", ())}
             if not self._allowed_names & names:
-                raise PermissionError("no client_allowed_sans in the client's certificate")
+                raise PermissionError("the client's certificate has none of client_allowed_sans")
 
     def allows(self, authorization: str | None) -> bool:
-        """Whether a request with this `Authorization` header may enter."""
+        """Whether a request with this `Authorization` header is allowed."""
         self._refresh()
         if not self._users:
             return True
@@ -124,7 +124,7 @@ class Access:
     # --- reading the file ---------------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
-        """Read the file again if it, or a certificate, changed."""
+        """Read the file again if it or a certificate has changed."""
         if self._path is None or self._changes() == self._seen:
             return
         with self._lock:
@@ -134,7 +134,7 @@ class Access:
                 self._load(self._path)
             except WebConfigError as error:
                 self._seen = self._changes()
-                self._say(f"{error}; what was read before stays in force")
+                self._say(f"{error}; the previous settings stay in force")
 
     def _changes(self) -> tuple[int, ...]:
         return tuple(each.stat().st_mtime_ns if each.exists() else 0 for each in self._files)
@@ -145,10 +145,10 @@ class Access:
             tls = _table(settings, "tls_server_config")
             http = _table(settings, "http_server_config")
             users = _table(settings, "basic_auth_users")
-            _none_left(settings, "")
-            http.pop("http2", None)  # HTTP/1.1 is spoken, which every client does
+            _reject_unknown(settings, "")
+            http.pop("http2", None)  # the server speaks HTTP/1.1, as every client does
             headers = _headers(_table(http, "headers"))
-            _none_left(http, "http_server_config.")
+            _reject_unknown(http, "http_server_config.")
             hashes = _hashes(users)
             context, names, files = _context(tls, path.parent)
         except (ValueError, OSError) as error:
@@ -186,7 +186,7 @@ def _hashes(users: dict[str, Any]) -> dict[str, bytes]:
         if not re.fullmatch(rb"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}", value):
             raise ValueError(f"basic_auth_users.{name}: not a bcrypt hash")
     if hashes:
-        _matches(b"", NOBODY)  # bcrypt may be missing
+        _matches(b"", NOBODY)  # fails now if bcrypt is missing
     return hashes
 
 
@@ -197,7 +197,7 @@ def _matches(password: bytes, hashed: bytes) -> bool:
         raise WebConfigError("install bouncemeter[web] for basic_auth_users") from None
     try:
         return hmac.compare_digest(bcrypt.hashpw(password, hashed), hashed)
-    except ValueError:  # more than bcrypt takes, or a hash that is none
+    except ValueError:  # a password too long for bcrypt, or a malformed hash
         return False
 
 
@@ -208,7 +208,7 @@ def _table(settings: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def _none_left(settings: dict[str, Any], where: str) -> None:
+def _reject_unknown(settings: dict[str, Any], where: str) -> None:
     for name in settings:
         raise ValueError(f"there is no setting {where}{name}, or it is not supported")
 
@@ -221,7 +221,7 @@ def _choice(settings: dict[str, Any], name: str, choices: dict[str, Any], defaul
 
 
 def _context(tls: dict[str, Any], folder: Path) -> tuple[ssl.SSLContext | None, frozenset[str], list[Path]]:
-    """What encrypts, the names that a client's certificate must have one of, and the files that were read."""
+    """The TLS settings, the names that are allowed in client certificates, and the files that were read."""
     if not tls:
         return None, frozenset(), []
     names = [tls.pop(each, None) for each in ("cert_file", "key_file", "client_ca_file")]
@@ -248,13 +248,13 @@ def _context(tls: dict[str, Any], folder: Path) -> tuple[ssl.SSLContext | None, 
     allowed = frozenset(map(str, tls.pop("client_allowed_sans", None) or []))
     if allowed and context.verify_mode is not ssl.CERT_REQUIRED:
         raise ValueError("tls_server_config: client_allowed_sans needs client_auth_type RequireAndVerifyClientCert")
-    _none_left(tls, "tls_server_config.")
+    _reject_unknown(tls, "tls_server_config.")
     return context, allowed, [each for each in (certificate, key, authority) if each]
 
 
 def _openssl_name(suite: str) -> str:
-    """OpenSSL's name of a cipher suite that Go calls TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256. Those of TLS 1.3 are always
-    on, and have none."""
+    """OpenSSL's name of a cipher suite, given Go's, such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256. Empty for the suites
+    of TLS 1.3, which are always on."""
     exchange, found, cipher = suite.removeprefix("TLS_").partition("_WITH_")
     if not found:
         return ""

@@ -1,7 +1,7 @@
-"""The exporter: reads its sources for ever, commits what it counted, and serves what was committed.
+"""The exporter: reads its sources until it is stopped, commits its counts, and serves what it has committed.
 
-One thread reads, in turns: a little of every source, then a commit if it is time for one. Scrapes are answered by
-other threads, from what the last commit left to be shown.
+One thread reads in turns: a little from every source, then a commit if one is due. Other threads answer scrapes from
+the snapshot of the last commit.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from bouncemeter_exporter.sources.source import LineCounts, Source
 __all__ = ["Exporter"]
 
 PAUSE = 0.5
-"""Seconds between two looks at files that had nothing new, and between two commits while there is much."""
+"""Seconds between polls while there is nothing new, and between commits while there is much to read."""
 
 TURN = 0.001
-"""Seconds after which the reading thread lets a scrape go on, and the other way round."""
+"""Seconds after which the reading thread yields to a scrape, or a scrape to the reading thread."""
 
 RETRY = 1.0
-"""Seconds until it is tried again to write the state."""
+"""Seconds to wait before trying again to write the state."""
 
 
 class Exporter:
@@ -45,15 +45,15 @@ class Exporter:
 
     Args:
         config: What to read, where to keep the state, and where to listen.
-        say: Told, in sentences, what the user should know.
+        say: Called with each sentence the user should see.
 
     Raises:
-        SourceError: A source that is named does not exist.
-        ParserNotFoundError: A format that is named is not installed.
+        SourceError: A named source does not exist.
+        ParserNotFoundError: A named format is not installed.
         StateError: The state cannot be kept.
         WebConfigError: The web configuration is wrong.
-        ValueError: The listen address is not one.
-        OSError: The listen address is taken.
+        ValueError: The listen address is not valid.
+        OSError: The listen address is in use.
     """
 
     def __init__(self, config: Config, say: Callable[[str], None]) -> None:
@@ -83,7 +83,7 @@ class Exporter:
         )
 
     def _restore(self) -> None:
-        """Begin where the former run was."""
+        """Continue where the previous run stopped."""
         if self._state is None:
             return
         numbers = self._state.numbers
@@ -142,7 +142,7 @@ class Exporter:
             self._commit()
 
     def _turn(self) -> bool:
-        """Read a little of every source; whether there was anything."""
+        """Read a little from every source; return whether there was anything."""
         busy = False
         for source in self._sources:
             for block in source.poll():
@@ -157,17 +157,17 @@ class Exporter:
         return busy
 
     def _wait(self) -> None:
-        """Wait for a moment, or until a source that can tell so has something."""
+        """Wait `PAUSE` seconds, or until a source with file descriptors has something to read."""
         poll = select.poll()
         for source in self._sources:
             for descriptor in source.descriptors():
                 poll.register(descriptor, select.POLLIN)
         poll.poll(PAUSE * 1000)
 
-    # --- what is kept and shown ---------------------------------------------------------------------------------
+    # --- state and snapshot -------------------------------------------------------------------------------------
 
     def _commit(self) -> None:
-        """Write the state down, then show it. If it cannot be written, wait until it can, and read nothing."""
+        """Write the state, then show its numbers. While it cannot be written, read nothing and try again."""
         numbers = self._numbers()
         positions = {source.name: source.positions() for source in self._sources}
         while self._state is not None:
@@ -189,7 +189,7 @@ class Exporter:
         self._version += 1
 
     def _numbers(self) -> Numbers:
-        """All that is counted."""
+        """All numbers, by name."""
         dropped = Tally(self._dropped_before)
         lines: dict[Labels, float] = {
             (source, *labels): number

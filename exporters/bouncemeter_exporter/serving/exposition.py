@@ -1,7 +1,7 @@
-"""Metrics as Prometheus reads them: its text format and OpenMetrics, byte by byte as prometheus-client writes them.
+"""Metrics in Prometheus' text format and in OpenMetrics, byte for byte as prometheus-client writes them.
 
-prometheus-client makes several objects of each sample; with thousands of series that takes longer than Prometheus
-should wait while lines come in. Here the beginning of a line, which never changes, is made once.
+prometheus-client creates several objects for each sample. With thousands of series, that takes longer than Prometheus
+should wait while lines come in. This module builds the beginning of a line, which never changes, only once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Family", "Sample", "exposition"]
 
 
 class Sample(NamedTuple):
-    """One line.
+    """One line of the page.
 
     Attributes:
         suffix: What follows the family's name.
@@ -29,7 +29,7 @@ class Sample(NamedTuple):
         labels: Their values.
         value: The number.
         exemplar: A message behind it, if one is known.
-        counted: The exemplar's own number: 1, or the seconds that it took.
+        counted: The exemplar's value: 1, or the delay in seconds.
     """
 
     suffix: str
@@ -63,7 +63,7 @@ class Family:
         self.samples.append(Sample("_total" if self.kind == "counter" else "", self.names, labels, value, exemplar))
 
     def as_metric(self) -> Metric:
-        """The same as an object of prometheus-client."""
+        """The family as an object of prometheus-client."""
         metric = Metric(self.name, self.text, self.kind)
         for each in self.samples:
             exemplar = each.exemplar
@@ -95,10 +95,10 @@ _number = lru_cache(maxsize=16_384)(floatToGoString)
 
 @lru_cache(maxsize=65_536)
 def _begin(name: str, names: tuple[str, ...], labels: Labels) -> str:
-    """A line up to its number."""
+    """A line up to its value."""
     pairs = sorted(zip(names, labels, strict=True))
-    said = ",".join(f'{key}="{_escaped(value)}"' for key, value in pairs)
-    return f"{name}{{{said}}}" if said else name
+    text = ",".join(f'{key}="{_escaped(value)}"' for key, value in pairs)
+    return f"{name}{{{text}}}" if text else name
 
 
 def _escaped(value: str) -> str:

@@ -1,8 +1,8 @@
-"""Where the metrics are served: `/metrics`, `/-/healthy`, `/-/ready` and a small page that leads to them.
+"""The HTTP server: `/metrics`, `/-/healthy`, `/-/ready` and a small page that links to them.
 
-Each connection has a thread. There are so many of them and no more, each request has so much time and so many bytes,
-and where there is no room the connection that idles for longest goes: a crowd, or a client that dawdles, does not keep
-Prometheus out. What a scrape gets is rendered once for all that ask within a second.
+Each connection has a thread. The number of connections is limited, and so are the time and size of each request. If
+there are too many connections, the one that has idled longest is closed: neither a crowd nor a slow client can keep
+Prometheus out. The page is rendered once for all scrapes within a second.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ __all__ = ["MetricsServer"]
 
 MAX_CONNECTIONS = 256
 MAX_HEAD = 32_768
-"""Bytes of a request's head."""
+"""Bytes that a request's head may have."""
 
 HEAD_TIME = 10.0
 ANSWER_TIME = 30.0
 IDLE_TIME = 150.0
-"""Seconds for a request's head, for taking the answer, and until a further request of the same connection."""
+"""Seconds for receiving a request's head, for sending the answer, and for waiting for the connection's next request."""
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>bouncemeter</title>
@@ -50,7 +50,7 @@ PAGE = """<!DOCTYPE html>
 
 
 class _Head:
-    """Reads the lines of a request's head, up to `MAX_HEAD` bytes of it."""
+    """Reads the lines of a request's head, up to `MAX_HEAD` bytes in all."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self.left = stream, MAX_HEAD
@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
-            self.close_connection = True  # a body is not read
+            self.close_connection = True  # the server does not read bodies
         with self.server.answering(self.connection):
             if not self.server.access.allows(self.headers.get("Authorization")):
                 self._answer(
@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self.server.is_ready():
                 self._answer(HTTPStatus.OK, b"bouncemeter is ready.\n")
             else:
-                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"bouncemeter is still reading what was there before.\n")
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"bouncemeter is still catching up with the logs.\n")
         elif path == "/":
             page = PAGE.format(version=__version__, metrics=html.escape(self.server.telemetry_path))
             self._answer(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
@@ -142,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        """Say nothing: a line for each scrape helps nobody."""
+        """Log nothing: a line for each scrape helps nobody."""
 
 
 @dataclass(slots=True)
@@ -150,9 +150,9 @@ class _Connection:
     """An open connection.
 
     Attributes:
-        socket: Where it is read and written, below TLS.
-        answering: Its request is whole.
-        deadline: When it is ended, by the monotonic clock.
+        socket: Its socket, below TLS.
+        answering: A whole request has arrived and is being answered.
+        deadline: When to close it, by the monotonic clock.
     """
 
     socket: socket.socket
@@ -165,14 +165,14 @@ class MetricsServer(ThreadingHTTPServer):
 
     Args:
         address: Host (empty for every address) and port (0 for any).
-        telemetry_path: Where the metrics are.
-        families: Gives what is served.
-        is_ready: Asked for `/-/ready`.
-        version: Tells whether what is served is another than before.
-        access: Who may enter, and how.
+        telemetry_path: The path of the metrics.
+        families: Returns the metrics to serve.
+        is_ready: Returns whether `/-/ready` succeeds.
+        version: Returns a number that changes whenever the metrics do.
+        access: Who may connect, and how.
 
     Raises:
-        OSError: The address is taken, or none of this machine.
+        OSError: The address is in use, or does not belong to this machine.
     """
 
     daemon_threads = True
@@ -193,18 +193,18 @@ class MetricsServer(ThreadingHTTPServer):
         self._lock, self._rendering = threading.Lock(), threading.Lock()
         self._connections: dict[int, _Connection] = {}
         self._rendered: dict[tuple[str, bool], tuple[tuple[int, int], bytes]] = {}
-        self.address_family, place = resolve(*address, socket.SOCK_STREAM)
-        super().__init__(place, _Handler)
+        self.address_family, resolved = resolve(*address, socket.SOCK_STREAM)
+        super().__init__(resolved, _Handler)
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine finds the page."""
+        """The URL of the page for a browser on this machine."""
         host, port = self.server_address[:2]
         name = "127.0.0.1" if ip_address(str(host)).is_unspecified else str(host)
         return f"{'https' if self.access.tls else 'http'}://{f'[{name}]' if ':' in name else name}:{port}"
 
     def start(self) -> None:
-        """Serve from now on, in a thread."""
+        """Start serving, in a thread."""
         threading.Thread(target=self.serve_forever, name="http", daemon=True).start()
 
     def rendered(self, accept: str, *, compressed: bool) -> tuple[bytes, str]:
@@ -222,7 +222,7 @@ class MetricsServer(ThreadingHTTPServer):
     # --- connections --------------------------------------------------------------------------------------------
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
-        """Give a new connection a thread, if need be in place of another connection."""
+        """Give a new connection a thread; if there are too many connections, close another."""
         with self._lock:
             if len(self._connections) >= MAX_CONNECTIONS:
                 idle = [each for each in self._connections.values() if not each.answering]
@@ -230,11 +230,11 @@ class MetricsServer(ThreadingHTTPServer):
             self._connections[request.fileno()] = _Connection(request)
         try:
             super().process_request(request, client_address)
-        except RuntimeError:  # there is no thread to be had
+        except RuntimeError:  # no thread can be started
             self.shutdown_request(request)
 
     def finish_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
-        """In the connection's thread: the TLS handshake, then request by request."""
+        """In the connection's thread, do the TLS handshake, then answer requests."""
         if not self.access.tls:
             super().finish_request(request, client_address)
             return
@@ -252,7 +252,7 @@ class MetricsServer(ThreadingHTTPServer):
 
     @contextmanager
     def answering(self, request: socket.socket) -> Iterator[None]:
-        """While a request is answered, its connection does not make room for others."""
+        """Mark a connection as answering a request: idle connections are closed before it."""
         connection = self._connections.get(request.fileno()) or _Connection(request)
         connection.answering, connection.deadline = True, time.monotonic() + ANSWER_TIME
         try:
@@ -261,7 +261,7 @@ class MetricsServer(ThreadingHTTPServer):
             connection.answering, connection.deadline = False, time.monotonic() + IDLE_TIME
 
     def service_actions(self) -> None:
-        """Twice a second: end connections whose time is over."""
+        """Close connections whose deadline has passed; called twice a second."""
         now = time.monotonic()
         with self._lock:
             for connection in self._connections.values():
@@ -270,16 +270,16 @@ class MetricsServer(ThreadingHTTPServer):
 
     @staticmethod
     def _end(connection: _Connection) -> None:
-        """Wake the connection's thread from whatever it waits for; it lets go of it."""
+        """Wake the connection's thread from whatever it waits for; the thread closes the connection."""
         connection.deadline = float("inf")
         with suppress(OSError):
             connection.socket.shutdown(socket.SHUT_RDWR)
 
     def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 - as the base class has it
-        """Let go of a connection."""
+        """Forget a connection and close it."""
         with self._lock:
             self._connections.pop(request.fileno(), None)
         super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that broke off is its own affair."""
+        """Ignore the error: a client may break off at any time."""

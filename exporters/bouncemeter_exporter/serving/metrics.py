@@ -38,7 +38,7 @@ _NAMES = {"attempts": "mail_delivery_attempts"}
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is shown at a scrape: all of one moment, and nothing that a crash could take back.
+    """The numbers that a scrape shows: all from one commit, so that a crash cannot take any of them back.
 
     Attributes:
         counters: The counts, with their exemplars.
@@ -46,10 +46,10 @@ class Snapshot:
         last_event: By mta, the time of the latest outcome.
         lines: By source, mta and result.
         offsets: Bytes read, by source.
-        dropped: Messages that could not be taken, by source.
-        waiting: Recipients that wait.
-        oldest: By mta, since when the one waits that waits longest.
-        entries, evicted: Messages that the ledger remembers, and that it forgot before they ended.
+        dropped: Messages that were lost before they could be read, by source.
+        waiting: Recipients that wait, by mta, class, code and provider.
+        oldest: By mta, the first deferral of the recipient that has waited longest, in seconds since 1970 UTC.
+        entries, evicted: Messages that the ledger remembers, and messages that it forgot before they ended.
         folded: What was counted under `other` because a metric had too many series.
     """
 
@@ -75,12 +75,12 @@ class Counted(NamedTuple):
 
 
 def take_snapshot(counters: Counters, memory: Memory, sources: Iterable[Source], numbers: Numbers) -> Snapshot:
-    """What is to be shown of this moment.
+    """The numbers to show until the next commit.
 
     Args:
-        counters, memory: What was counted and who waits.
-        sources: What is read.
-        numbers: All numbers by name, those of the counters and `lines` and `dropped`.
+        counters, memory: The counts, and the recipients that wait.
+        sources: The sources being read.
+        numbers: All numbers, by name: those of the counters, `lines` and `dropped`.
     """
     kinds = counters.counters()
     names = {source.name for source in sources}
@@ -100,23 +100,23 @@ def take_snapshot(counters: Counters, memory: Memory, sources: Iterable[Source],
 
 
 def _bounded(waiting: Mapping[Waiting, int]) -> Mapping[Waiting, int]:
-    """Who waits, in no more than `MAX_SERIES` series: what is rare is folded into the rest of its class."""
+    """The recipients that wait, with rare series beyond `MAX_SERIES` folded into the rest of their class."""
     if len(waiting) <= MAX_SERIES:
         return dict(waiting)
     found: Tally[Waiting] = Tally()
-    for place, (labels, number) in enumerate(Tally(waiting).most_common()):
+    for rank, (labels, number) in enumerate(Tally(waiting).most_common()):
         mta, code_class, *_ = labels
-        found[labels if place < MAX_SERIES else (mta, code_class, f"{code_class}.x", "other")] += number
+        found[labels if rank < MAX_SERIES else (mta, code_class, f"{code_class}.x", "other")] += number
     return found
 
 
 class MailCollector(Collector):
-    """Gives the metrics of one run at each scrape.
+    """Returns the metrics of one run at each scrape.
 
     Args:
-        snapshot: Gives what is to be shown now.
-        sources: What is read, asked at each scrape.
-        state_writable: Whether the state could be written; None if none is kept.
+        snapshot: Returns the current snapshot.
+        sources: The sources being read; each scrape asks for their size and whether they can be read.
+        state_writable: Returns whether the state could be written; None if no state is kept.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class MailCollector(Collector):
         self._snapshot, self._sources, self._state_writable = snapshot, sources, state_writable
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing in advance: the registry need not scrape to register."""
+        """No families: the registry need not collect any to register this."""
         return []
 
     def collect(self) -> Iterator[Metric]:

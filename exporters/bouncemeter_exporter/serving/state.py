@@ -1,7 +1,7 @@
-"""What outlives the process: counters, ledger and positions, in one SQLite file, changed together.
+"""The state that survives a restart: counters, ledger and positions, changed together in one SQLite file.
 
-A commit writes what changed since the one before, in one transaction that is on the disk when it returns. Only what
-was committed is shown, so that no crash can take back a number that Prometheus has seen.
+A commit writes what has changed since the last one, in one transaction that is on the disk when it returns. Scrapes
+show only committed numbers, so no crash can take back a number that Prometheus has seen.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bouncemeter_exporter.sources.source import Positions
 __all__ = ["State", "StateError"]
 
 VERSION = 1
-"""Of the tables below."""
+"""The version of the tables below."""
 
 TABLES = """
 CREATE TABLE numbers (name TEXT, labels TEXT, value REAL, PRIMARY KEY (name, labels)) WITHOUT ROWID;
@@ -39,10 +39,10 @@ class State:
     """A state file.
 
     Args:
-        path: Made, with its folder, if there is none. It holds addresses, and only its owner can read it.
+        path: The file; created, with its folder, if missing. It holds addresses, so only its owner can read it.
 
     Raises:
-        StateError: It cannot be made or read, is no state file, or is in use.
+        StateError: The file cannot be created or read, is not a state file, or is in use.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,14 +67,14 @@ class State:
             raise StateError(f"cannot keep the state in {path}: {error}; name a file with --state") from error
         except (sqlite3.DatabaseError, ValueError) as error:
             self._database.close()
-            raise StateError(f"{path} cannot be read ({error}); move it away to begin anew") from error
+            raise StateError(f"{path} cannot be read ({error}); move it away to start afresh") from error
 
     def _open(self) -> None:
         run = self._database.execute
         run("PRAGMA locking_mode = EXCLUSIVE")
         (version,) = run("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
-            raise ValueError(f"it is of version {version}, and this is {VERSION}")
+            raise ValueError(f"its version is {version}, but this bouncemeter needs {VERSION}")
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
         run("PRAGMA journal_size_limit = 16777216")
@@ -93,22 +93,22 @@ class State:
 
     @property
     def numbers(self) -> Numbers:
-        """All numbers, as committed last."""
+        """All numbers, as of the last commit."""
         return self._numbers
 
     @property
     def positions(self) -> Mapping[str, Positions]:
-        """Positions by source, as committed last."""
+        """Positions by source, as of the last commit."""
         return self._positions
 
     def servers(self) -> Iterator[tuple[ServerName, tuple[float, bool]]]:
-        """The servers of the ledger."""
+        """The ledger's servers, each with the latest time in its log and whether the log records removals."""
         for number, mta, host, now, removes in self._database.execute("SELECT * FROM servers"):
             self._servers[mta, host] = number
             yield (mta, host), (now, bool(removes))
 
     def messages(self) -> Iterator[tuple[MessageName, bytes]]:
-        """The messages of the ledger, by their place among others."""
+        """The ledger's messages, ordered by their `place`."""
         rows = self._database.execute(
             "SELECT mta, host, queue_id, message FROM messages JOIN servers ON server = id ORDER BY place"
         )
@@ -121,16 +121,16 @@ class State:
         servers: Mapping[ServerName, tuple[float, bool]],
         messages: Iterable[tuple[MessageName, bytes | None]],
     ) -> None:
-        """Write down what changed.
+        """Write what has changed.
 
         Args:
-            numbers: All of them.
-            positions: All of them, by source; those of sources that are not named stay.
-            servers: All of them.
-            messages: Those that changed; None for one to forget.
+            numbers: All numbers.
+            positions: All positions of the given sources; those of other sources stay.
+            servers: All servers.
+            messages: The messages that changed; None for a message to forget.
 
         Raises:
-            StateError: It could not be written, and nothing of it was.
+            StateError: The state could not be written, and the file is unchanged.
         """
         known = dict(self._servers)
         try:
@@ -179,7 +179,7 @@ class State:
         gone, kept = [], []
         for (mta, host, queue_id), message in messages:
             number = self._servers.get((mta, host))
-            if number is None:  # a server that is forgotten, with all its messages
+            if number is None:  # the server was forgotten, with all its messages
                 continue
             if message is None:
                 gone.append((number, queue_id))
@@ -189,5 +189,5 @@ class State:
         self._database.executemany("INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?)", kept)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()

@@ -1,4 +1,4 @@
-"""Addresses to listen on, as the Prometheus world writes them."""
+"""Listen addresses, in the form that Prometheus exporters use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def parse_listen_address(text: str) -> tuple[str, int]:
     """Host and port of `HOST:PORT`, `:PORT` (every address) or `[::1]:PORT`.
 
     Raises:
-        ValueError: The text is none of these.
+        ValueError: The text has none of these forms.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or not 0 <= int(port) <= 65535:
@@ -20,10 +20,10 @@ def parse_listen_address(text: str) -> tuple[str, int]:
 
 
 def resolve(host: str, port: int, kind: socket.SocketKind) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    """Family and address to bind, of a host (empty for every address) and port.
+    """The family and address to bind for a host (empty for every address) and port.
 
     Raises:
         OSError: There is no such host.
     """
-    family, *_, place = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)[0]
-    return family, (str(place[0]), port)
+    family, *_, address = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)[0]
+    return family, (str(address[0]), port)

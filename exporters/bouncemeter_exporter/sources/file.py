@@ -1,4 +1,4 @@
-"""One followed file: read as it grows, known again by its content after a restart, a rename or a cut."""
+"""One followed file: read as it grows, and recognised by its content after a restart, a rename or a truncation."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from bouncemeter_exporter.sources.rotation import (
 __all__ = ["FollowedFile"]
 
 BEGINNING = 262_144
-"""Bytes of a file's beginning that tell its format and its header."""
+"""Bytes read from a file's beginning to find its format and its header."""
 
 LINGER = 60.0
-"""Seconds without a change for which a file whose name another has now is still read: its writer may not know yet."""
+"""A rotated file is read until it is unchanged for this many seconds: its writer may not know of the rotation yet."""
 
 FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", 5 if sys.platform == "linux" else time.CLOCK_REALTIME)
-"""The clock by which changes of files are dated."""
+"""The clock that the file system uses to date changes."""
 
 
 class FollowedFile:
@@ -47,20 +47,20 @@ class FollowedFile:
 
     Args:
         path: The name under which it is followed.
-        parser: Its format, if that is given.
-        position: Where a former run was.
+        parser: Its format; if None, it is detected.
+        position: Where the previous run stopped.
 
     Attributes:
         identity: The file's device and inode.
         read_to: Bytes read.
-        size: Bytes that it has.
-        changed: Its last change, in nanoseconds since 1970 UTC; while it is empty, when it was seen so last.
+        size: Its size in bytes.
+        changed: Its last change, in nanoseconds since 1970 UTC; while it is empty, when it was last seen empty.
         trouble: Why it cannot be read.
-        refused: It is of no known format.
-        rotated: Its name is another's now: it is read to its end.
-        missing: Its name leads nowhere, or to another file.
-        cut: Its content was replaced by another.
-        search_at: When it is looked for again, if it is missing.
+        refused: It is in no known format.
+        rotated: Another file has its name now: this one is read to its end.
+        missing: Its name leads to no file, or to another one.
+        cut: Its content was replaced.
+        search_at: When to look for it again if it is missing, in seconds of `time.monotonic`.
     """
 
     def __init__(self, path: Path, parser: Parser | None, *, position: Position | None = None) -> None:
@@ -76,7 +76,7 @@ class FollowedFile:
         self._position = position
         if position is None:
             with suppress(OSError):
-                self._look(self._real.stat())
+                self._note_stat(self._real.stat())
             self.log = LogReader(str(path), parser)
             return
         self.identity, self.rotated = (position.device, position.inode), position.rotated
@@ -86,7 +86,7 @@ class FollowedFile:
         parser = parser or (parsers().get(position.mta) if position.mta else None)
         try:
             self.log = LogReader(str(path), parser, memory=position.memory)
-        except ValueError:  # of another version
+        except ValueError:  # the memory is of another version
             self.log = LogReader(str(path), parser)
 
     @property
@@ -95,7 +95,7 @@ class FollowedFile:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is held open."""
+        """Whether it is open."""
         return self._handle is not None
 
     @property
@@ -108,16 +108,16 @@ class FollowedFile:
 
     @property
     def missing_for(self) -> float:
-        """Seconds since it was there last."""
+        """Seconds since it was last there."""
         return time.monotonic() - self._missing_since if self._missing_since is not None else 0.0
 
     @property
     def offset(self) -> int:
-        """Bytes read as whole lines. Lines of a format not known yet are read again after a restart."""
+        """Bytes read as whole lines. While the format is unknown, a restart reads the lines again."""
         return self._begin if self.log.parser is None else self.read_to - self._lines.held
 
     def size_now(self) -> int:
-        """Bytes that it has, and at least those that were read."""
+        """Its size in bytes, at least the number of bytes read."""
         try:
             size = self._real.stat().st_size
         except OSError:
@@ -126,30 +126,30 @@ class FollowedFile:
 
     @property
     def behind(self) -> bool:
-        """Whether what was there when it was opened is not yet read: until then, files that follow it wait."""
+        """Whether some of what it held when it was opened is still unread. Until it is read, later files wait."""
         return self.is_open and self.read_to < self._goal
 
     @property
     def at_end(self) -> bool:
-        """Whether all that it has is read, and it may be closed until it grows."""
+        """Whether it is read to its end and can be closed until it grows."""
         return not self.rotated and self.read_to == self.size and not self._lines.held and self.log.parser is not None
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will be read of it."""
+        """Whether nothing more will be read from it."""
         if not self.rotated:
             return False
         quiet = time.time() - self.changed / 1e9 > LINGER or self._compressed
         return self._handle is None or (self.read_to >= self._goal and quiet)
 
     def learn_head(self) -> None:
-        """Look what it begins with, if it was too short until now to tell all of that."""
+        """Read its first bytes again if it had fewer than `HEAD` of them before."""
         if len(self._head) < HEAD and self._handle is not None and not self._compressed:
             head = os.pread(self._handle.fileno(), HEAD, 0)
             self._head = head if head.startswith(self._head) else self._head
 
     def position(self) -> Position:
-        """Where it was read to."""
+        """How far it has been read, and how to recognise it."""
         if self._position is not None:
             return self._position
         held = self._lines.held
@@ -174,45 +174,45 @@ class FollowedFile:
         )
 
     def open(self, *, from_end: bool) -> None:
-        """Open it, at its beginning or end.
+        """Open it at its beginning or end.
 
         Raises:
             SourceError, OSError, EOFError: It cannot be opened or read.
-            UnknownFormatError: Its beginning is of no known format.
+            UnknownFormatError: Its beginning is in no known format.
         """
         if from_end:
-            self.read_to = self._begin = self.size  # also if it cannot be read before later
+            self.read_to = self._begin = self.size  # even if it can only be read later
         found = at_beginning(self._real)
         self.go_on_in(found)
         if from_end:
             self._skip_to_end(found.stream)
 
     def _skip_to_end(self, handle: BinaryIO) -> None:
-        """Start at the end; the beginning is read for the format and the header, and not counted."""
+        """Start at the end. The beginning is read only for the format and the header, and is not counted."""
         size = self.read_to = self._begin = self.size
         self._head = handle.read(min(BEGINNING, size))
         self.log.read(Lines().feed(self._head))
         self.log.counts.update(dict.fromkeys(self.log.counts, 0))
         handle.seek(max(0, size - BEGINNING))
         end = handle.read(min(BEGINNING, size))
-        # If the last line is not whole it is counted when its end comes: go back to its beginning.
+        # An unfinished last line is counted once it is complete, so go back to its beginning.
         begin = size - (len(end) - end.rfind(b"\n") - 1)
         self._head, self._tail = self._head[:HEAD], end[: len(end) - (size - begin)][-TAIL:]
         self.read_to = self._begin = begin
         handle.seek(begin)
 
     def is_at(self, path: Path, stat: os.stat_result, *, hold: bool) -> bool:
-        """Whether the file of that device and inode is this one still; if so, that is its name, and it is open if it is
-        to be held or has grown.
+        """Whether the file at a path, with the same device and inode, is still this one. If so, take the path as its
+        name, and open it if it is to be held open or has changed.
 
         Raises:
-            SourceError, OSError, EOFError: That cannot be read.
+            SourceError, OSError, EOFError: The file cannot be read.
         """
         if self._handle is None and not self.refused:
             position = self.position()
             unchanged = (stat.st_size, stat.st_mtime_ns) == (position.offset, position.changed)
             if hold or not unchanged or self.trouble:
-                found = self._known_again(path)
+                found = self._find_at(path)
                 if found is None or filled_and_rotated(position, path):
                     if found is not None:
                         found.stream.close()
@@ -223,23 +223,23 @@ class FollowedFile:
         return True
 
     def continues(self) -> bool:
-        """Whether the file that has this one's name now has its content too: it was copied, or put back.
+        """Whether the file that now has this one's name also has its content, by a copy or restore. If so, go on in it.
 
         Raises:
-            SourceError, OSError, EOFError: That cannot be read.
+            SourceError, OSError, EOFError: The file cannot be read.
         """
-        found = None if self.position().empty else self._known_again(self.path)
+        found = None if self.position().empty else self._find_at(self.path)
         if found is not None:
             self.go_on_in(found)
         return found is not None
 
-    def _known_again(self, path: Path) -> Found | None:
-        """This file at a path, opened where it was read to."""
-        return resume(self.position(), path) or self._cut_short(path, path.stat().st_size)
+    def _find_at(self, path: Path) -> Found | None:
+        """Open the file at a path where reading stopped, if it is this one."""
+        return resume(self.position(), path) or self._find_truncated(path, path.stat().st_size)
 
-    def _cut_short(self, path: Path, size: int) -> Found | None:
-        """The file at a path, of a size, if it is this one and lost its end, as in a crash of the machine, but not its
-        beginning: it goes on at its end."""
+    def _find_truncated(self, path: Path, size: int) -> Found | None:
+        """Open the file at a path, with a size in bytes, at its end, if it is this one and lost only its end, as in a
+        crash of the machine."""
         position = self.position()
         if size >= position.offset or not begins_like(position, path):
             return None
@@ -248,23 +248,23 @@ class FollowedFile:
         return Found.of(path, stream, read_head(path), stream.read(size - start), size)
 
     def go_on_in(self, found: Found) -> None:
-        """Go on where a file was found again."""
+        """Go on reading in a file that was found again."""
         self._lines = Lines(overlong=self._lines.overlong)  # an unfinished line is read again
         if self._handle is not None:
             self._handle.close()
         if self.log.parser is None:
-            self.log = LogReader(str(self.path))  # the lines that it kept are read again
+            self.log = LogReader(str(self.path))  # the lines that it held back are read again
         self._handle, self._head, self._tail, self._real = found.stream, found.head, found.tail, found.path
         self._position, self.cut, self.trouble, self.missing = None, False, "", False
         self.read_to = self._begin = found.offset
-        self._look(found.path.stat())
+        self._note_stat(found.path.stat())
         self._goal = sys.maxsize if self._compressed else self.size
 
     def content_replaced(self) -> bool:
-        """Whether the file was cut and is another's content now.
+        """Whether the file was truncated and now has other content.
 
         Raises:
-            OSError: That cannot be read.
+            OSError: The file cannot be read.
         """
         if self._handle is None or self.rotated or self._compressed:
             return False
@@ -273,24 +273,24 @@ class FollowedFile:
         if (stat.st_size, stat.st_mtime_ns) == (self.size, self.changed) and self.size >= self.read_to:
             return False
         if self.size == 0 and stat.st_mtime_ns > self.changed and filled_and_rotated(self.position(), self._real):
-            self.cut = True  # it was empty when seen last, and was filled and rotated since
+            self.cut = True  # it was empty when last seen, and has been filled and rotated since
             return True
-        self._look(stat)
+        self._note_stat(stat)
         tail = self._tail[-TAIL:]
         if self.size >= self.read_to and os.pread(descriptor, len(tail), self.read_to - len(tail)) == tail:
             return False
-        found = self._cut_short(self._real, self.size)
+        found = self._find_truncated(self._real, self.size)
         self.cut = True
         if found is not None:
             self.go_on_in(found)
         return found is None
 
     def poll(self, size: int) -> Iterator[Block]:
-        """Read what was added, up to a number of bytes.
+        """Read what was added, at most `size` bytes.
 
         Raises:
-            UnknownFormatError: Its first lines are of no known format.
-            OSError, EOFError: It cannot be read on.
+            UnknownFormatError: Its first lines are in no known format.
+            OSError, EOFError: It cannot be read further.
         """
         while self._handle is not None and size > 0 and (block := self._handle.read(min(BLOCK, size))):
             size -= len(block)
@@ -301,19 +301,19 @@ class FollowedFile:
         if size > 0:
             self._goal = min(self._goal, self.read_to)
             if self.rotated and self._handle is not None and not self._compressed:
-                self._look(os.fstat(self._handle.fileno()))
+                self._note_stat(os.fstat(self._handle.fileno()))
         if self.ended:
             yield self.log.read(self._lines.end())
             yield self.log.end()
 
-    def _look(self, stat: os.stat_result) -> None:
+    def _note_stat(self, stat: os.stat_result) -> None:
         self.identity = identity(stat)
         self.size, self.changed = stat.st_size, stat.st_mtime_ns
         if not self.size and not self.rotated:
             self.changed = max(self.changed, time.clock_gettime_ns(FILE_CLOCK))
 
     def close(self) -> None:
-        """Let go of the file; where it was read to stays known."""
+        """Close the file, and remember its position."""
         if self._handle is not None:
             self._position = self.position()
             self._handle.close()

@@ -1,8 +1,8 @@
-"""Files that grow: what is added is read, file by file, as it comes, through every rotation.
+"""Files that grow: reads what is added to each file, through every rotation.
 
-A source is what the user named: a file, a directory or a glob pattern. Its files are looked for again at every turn.
-A file that was there at the first start is read from its end, unless asked otherwise: an old log must not look like a
-spike now. One that comes later is read whole. `docs/following.md` says what happens in each case of a rotation.
+A source is what the user named: a file, a directory or a glob pattern. Every turn looks for its files again. At the
+first start, existing files are read from their end unless the user asks otherwise, so that an old log does not look
+like a spike. A file that appears later is read whole. `docs/following.md` says what happens in each kind of rotation.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from bouncemeter_exporter.sources.source import LineCounts, Positions, line_coun
 __all__ = ["FollowedFiles", "log_files"]
 
 TURN = 1_048_576
-"""Bytes that a source gives at one turn, so that others have theirs."""
+"""Bytes that a source may read in one turn, so that other sources get theirs."""
 
 MAX_OPEN = 64
-"""Files of a source that are held open; those without a change for longest are opened again when they grow."""
+"""Files of a source that stay open. Those that have not changed for longest are closed until they grow."""
 
 SEARCH = 5.0
-"""Seconds for which a file that has gone is looked for at every turn, and then between two times."""
+"""Every turn looks for a missing file for this many seconds; later searches are this many seconds apart."""
 
 FORGET = 86400.0
-"""Seconds after which a file of a directory or pattern that has gone is forgotten: a file server may come back."""
+"""Seconds after which a missing file of a directory or pattern is forgotten: until then a file server may return."""
 
 LOOKING = 0.05
-"""Share of the time that may go into looking for files, in directories of many thousands."""
+"""Share of the time that may be spent looking for files; it matters in directories with many thousands."""
 
 
 def log_files(argument: str, *, compressed: bool) -> list[Path]:
-    """The files that an argument names, oldest change first: itself, those of a directory, those of a pattern.
+    """The files that an argument names, oldest change first: the file itself, or those of a directory or pattern.
 
     Args:
         argument: A path or a glob pattern.
-        compressed: Whether compressed files of a directory or pattern count too.
+        compressed: Whether to include compressed files of a directory or pattern.
 
     Raises:
         SourceError: There is no such file.
     """
-    return [path for path, _ in _stated(argument, compressed=compressed)]
+    return [path for path, _ in _files_with_stat(argument, compressed=compressed)]
 
 
-def _stated(argument: str, *, compressed: bool) -> list[tuple[Path, os.stat_result]]:
-    """The files that an argument names, each with what the file system tells of it."""
+def _files_with_stat(argument: str, *, compressed: bool) -> list[tuple[Path, os.stat_result]]:
+    """The files that an argument names, each with its `stat` result."""
     path = Path(argument)
     try:
         if path.is_dir():
@@ -69,16 +69,16 @@ def _stated(argument: str, *, compressed: bool) -> list[tuple[Path, os.stat_resu
                 raise SourceError(f"cannot read {argument}: there is no such file or directory")
     except OSError as error:
         raise SourceError(f"cannot read {argument}: {error.strerror}") from error
-    stated = []
+    files = []
     for each in found:
         if compressed or each.suffix not in COMPRESSED:
             try:
                 stat = each.stat()
-            except OSError:  # it has gone this moment, or is a link to nowhere
+            except OSError:  # it has just gone, or is a dangling link
                 continue
             if S_ISREG(stat.st_mode):
-                stated.append((each, stat))
-    return sorted(stated, key=lambda each: (each[1].st_mtime_ns, each[0].name))
+                files.append((each, stat))
+    return sorted(files, key=lambda each: (each[1].st_mtime_ns, each[0].name))
 
 
 class FollowedFiles:
@@ -86,14 +86,14 @@ class FollowedFiles:
 
     Args:
         argument: A path or a glob pattern.
-        parser: The format; without it each file's is detected.
-        from_start: Read files that are there at the first start from their beginning.
-        say: Told, in a sentence, what the user should know.
-        positions: Where a former run was.
-        lines: The lines that former runs read.
+        parser: The format; if None, it is detected for each file.
+        from_start: At the first start, read existing files from their beginning.
+        say: Called with each sentence the user should see.
+        positions: Where the previous run stopped.
+        lines: Lines counted by earlier runs.
 
     Raises:
-        SourceError: There is no such file, and none was read by a former run.
+        SourceError: There is no such file, and no earlier run read one.
     """
 
     dropped = 0
@@ -120,17 +120,17 @@ class FollowedFiles:
             self._find_rotated()
             self._look_for_files()
             return
-        for path, _ in _stated(argument, compressed=False):
+        for path, _ in _files_with_stat(argument, compressed=False):
             self._open(FollowedFile(path, parser), len(self._files), from_end=not from_start)
 
     @property
     def offset(self) -> int:
-        """Bytes read of the present files."""
+        """Bytes read from the current files."""
         return sum(each.offset for each in self._files)
 
     @property
     def size(self) -> int:
-        """Bytes that the present files have, asked of the file system."""
+        """Size of the current files in bytes, from the file system."""
         return sum(each.size_now() for each in list(self._files))
 
     @property
@@ -152,15 +152,15 @@ class FollowedFiles:
         return {each.log.parser.name for each in self._files if each.log.parser}
 
     def positions(self) -> Positions:
-        """Where each file was read to."""
+        """How far each file has been read."""
         return {str(number): str(each.position()) for number, each in enumerate(self._files)}
 
     def descriptors(self) -> Iterator[int]:
-        """None: files do not tell that they grew."""
+        """None: a file gives no signal when it grows."""
         return iter(())
 
     def poll(self) -> Iterator[Block]:
-        """What was added since the last time. A file that has much to catch up is read before those that follow it."""
+        """What was added since the last call. A file with a backlog is read before the files after it."""
         if time.monotonic() >= self._next_look:
             self._look_for_files()
         left = TURN
@@ -175,13 +175,13 @@ class FollowedFiles:
             if file.ended:
                 self._forget(file)
             elif left <= 0:
-                if not file.behind and not file.rotated:  # it grows faster than the others can wait
+                if not file.behind and not file.rotated:  # it grows so fast that the others would wait too long
                     self._files.remove(file)
                     self._files.append(file)
                 return
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for file in self._files:
             file.close()
 
@@ -199,20 +199,20 @@ class FollowedFiles:
         except UnknownFormatError as error:
             self._refuse(file, error)
         except read_errors() as error:
-            self._in_trouble(file, error)
+            self._mark_unreadable(file, error)
 
     def _refuse(self, file: FollowedFile, error: UnknownFormatError) -> None:
         file.refused = True
         file.close()
         self._say(str(error))
 
-    def _in_trouble(self, file: FollowedFile, error: Exception) -> None:
+    def _mark_unreadable(self, file: FollowedFile, error: Exception) -> None:
         sentence = str(error) if isinstance(error, SourceError) else f"cannot read {file.path}: {_reason(error)}"
-        self._trouble_with(file.path, sentence)
+        self._report_trouble(file.path, sentence)
         file.trouble = sentence
         file.close()
 
-    def _trouble_with(self, path: Path, sentence: str) -> None:
+    def _report_trouble(self, path: Path, sentence: str) -> None:
         if self._troubles.get(path) != sentence:
             self._say(sentence)
         self._troubles[path] = sentence
@@ -225,10 +225,10 @@ class FollowedFiles:
     # --- looking for files --------------------------------------------------------------------------------------
 
     def _look_for_files(self) -> None:
-        """See which files there are now, which of them are known by another name, and which are new."""
+        """Find which files exist now, which known ones were renamed, and which are new."""
         started = time.monotonic()
         try:
-            present = _stated(self.name, compressed=False)
+            present = _files_with_stat(self.name, compressed=False)
         except SourceError as error:
             self._trouble = self._trouble or str(error)
             present = []
@@ -247,7 +247,7 @@ class FollowedFiles:
         self._next_look = started + (time.monotonic() - started) / LOOKING
 
     def _unknown(self, present: list[tuple[Path, os.stat_result]]) -> list[Path]:
-        """Give each known file the name that it has now; the names that are left lead to other files."""
+        """Give each known file its current name, and return the names that lead to other files."""
         names = {identity(stat): (path, stat) for path, stat in present}
         claimed, hold = set(), len(self._files) <= MAX_OPEN
         for file in [each for each in self._files if not each.rotated]:
@@ -262,41 +262,41 @@ class FollowedFiles:
         try:
             open_log(path).close()
         except SourceError as error:
-            self._trouble_with(path, str(error))
+            self._report_trouble(path, str(error))
             return False
         return True
 
-    def _try(self, file: FollowedFile, attempt: Callable[[], bool]) -> bool:
-        """Whether something is so of a file; it is taken to be so while the file cannot be read."""
+    def _try(self, file: FollowedFile, check: Callable[[], bool]) -> bool:
+        """The result of a check of a file; True while the file cannot be read."""
         try:
-            return attempt()
+            return check()
         except read_errors() as error:
-            self._in_trouble(file, error)
+            self._mark_unreadable(file, error)
             return True
 
     def _open(self, file: FollowedFile, place: int, *, from_end: bool = False) -> None:
-        """Open a new file, at a place in the order of reading."""
+        """Open a new file, at a place in the reading order."""
         self._files.insert(place, file)
         try:
             file.open(from_end=from_end)
         except UnknownFormatError as error:
             self._refuse(file, error)
         except read_errors() as error:
-            self._in_trouble(file, error)
+            self._mark_unreadable(file, error)
 
     def _follow_succession(self, former: FollowedFile) -> None:
-        """A name leads to other content now: read the rest of the former where that is, then those that had the name
-        after it, then the one that has it now."""
+        """Another file has the name now: read the rest of the former file wherever it is, then the files that had the
+        name after it, then the one that has it now."""
         former.trouble = ""
         if former.is_open and not former.cut:
-            former.learn_head()  # also of what was written to it since it was seen empty
+            former.learn_head()  # it may have been empty when last seen
         found = succession(former.position())
         place = self._finish_former(former, found.former)
         known = self._followed()
         if str(former.path) != self.name:
-            known |= self._present  # of a directory or pattern: these are begun with as new ones
+            known |= self._present  # in a directory or pattern, these are opened as new files
         for each in found.after:
-            # Of a directory, files that were rotated before are followed too: what is newer is newer than the last one.
+            # In a directory, rotated files are followed too, but newer files succeed the unrotated one, not them.
             if each.identity in known or unrotated(former.path) != former.path or former.refused:
                 each.stream.close()
                 continue
@@ -305,7 +305,7 @@ class FollowedFiles:
         self._follow_current(former.path, found.current, place)
 
     def _finish_former(self, former: FollowedFile, found: Found | None) -> int:
-        """Read a file that lost its name to its end; the place behind it in the order of reading."""
+        """Read a file that lost its name to its end. Returns the place after it in the reading order."""
         place = self._files.index(former)
         if former.refused or (former.is_open and not former.cut):
             if found is not None:
@@ -316,13 +316,13 @@ class FollowedFiles:
             former.rotated = True
         else:
             if former.offset:
-                self._say(f"the former {former.path} is gone: what came after its byte {former.offset} was not read")
+                self._say(f"the old {former.path} is gone: nothing after its byte {former.offset} was read")
             self._forget(former)
             return place
         return place + 1
 
     def _follow_current(self, path: Path, current: Found | None, place: int) -> None:
-        """Begin with the file that has a name now, if it is not one that is followed."""
+        """Follow the file that has a name now, unless it is followed already."""
         if current is None:
             if path.exists():
                 self._open(FollowedFile(path, self._parser), place)
@@ -333,18 +333,18 @@ class FollowedFiles:
             self._follow(path, current, place)
 
     def _followed(self) -> set[Identity]:
-        """The files that are followed, but those that are missing: the inode of one may be another's by now."""
+        """The followed files, except missing ones: their inodes may belong to other files by now."""
         return {each.identity for each in self._files if not each.missing}
 
     def _follow(self, path: Path, found: Found, place: int) -> FollowedFile:
-        """Follow a file that was found, from there on, at a place in the order of reading."""
+        """Follow a file that was found, from where it is open, at a place in the reading order."""
         file = FollowedFile(path, self._parser)
         file.go_on_in(found)
         self._files.insert(place, file)
         return file
 
     def _find_rotated(self) -> None:
-        """Go on in the files that a former run was reading to their end."""
+        """Go on reading the rotated files that the previous run had not read to their end."""
         for file in [each for each in self._files if each.rotated]:
             found = succession(file.position())
             for each in (found.current, *found.after):
@@ -356,8 +356,8 @@ class FollowedFiles:
                 self._forget(file)
 
     def _look_for_missing(self, file: FollowedFile) -> None:
-        """A file has gone, and nothing has its name: its rest is read where that is, if it was not open. The name of a
-        single file may come back; of a directory or pattern, a file is forgotten after a day."""
+        """Look for a file whose name is gone, unless it is open, and read its rest where it is now. A single file may
+        come back under its name; a file of a directory or pattern is forgotten after a day."""
         if not file.is_open and (file.missing_for < SEARCH or time.monotonic() >= file.search_at):
             file.search_at = time.monotonic() + SEARCH
             found = succession(file.position())
@@ -369,7 +369,7 @@ class FollowedFiles:
             self._forget(file)
 
     def _close_quiet_files(self) -> None:
-        """Close the files that had no change for longest, if there are many."""
+        """Close the files that have not changed for longest, if too many are open."""
         opened = sorted((each for each in self._files if each.is_open), key=lambda each: each.changed)
         for file in opened[: max(0, len(opened) - MAX_OPEN)]:
             if file.at_end:

@@ -1,6 +1,6 @@
-"""The systemd journal, as journalctl tells it: from a cursor on, which is kept with what was counted.
+"""The systemd journal, read through journalctl from a cursor on. The cursor is saved with the counts.
 
-An entry becomes the line that syslog would have written of it, for the parsers of such lines.
+Each journal entry becomes the line that syslog would have written for it, which the parsers understand.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from bouncemeter_exporter.sources.stream import TURN, Stream
 __all__ = ["PREFIX", "Journal", "lines_of"]
 
 PREFIX = "journal:"
-"""What a source's name begins with."""
+"""What the name of a journal source begins with."""
 
 FIELDS = "MESSAGE,SYSLOG_IDENTIFIER,_COMM,_HOSTNAME,_PID,SYSLOG_PID,_SOURCE_REALTIME_TIMESTAMP"
 
 MAX_ENTRY = 4_194_304
-"""Bytes of an entry's JSON; what is longer is passed over."""
+"""Bytes of an entry's JSON; longer entries are skipped."""
 
 PAUSE = 5.0
-"""Seconds before journalctl is started again after it ended."""
+"""Seconds to wait before restarting journalctl after it ended."""
 
 
 class Journal(Stream):
     """Entries of a journal; see `bouncemeter_exporter.sources.source.Source`.
 
     Args:
-        name: `journal:` for all of this machine's, `journal:UNIT[,UNIT]`, or `journal:/DIRECTORY` or `/FILE`.
-        parser: The format; without it, it is detected.
-        from_start: Read entries that are there at the first start.
-        say: Told, in a sentence, what the user should know.
-        positions: Where a former run was.
-        lines: The lines that former runs read.
+        name: `journal:` (all of this machine's), `journal:UNIT[,UNIT]`, `journal:/DIRECTORY` or `journal:/FILE`.
+        parser: The format; if None, it is detected.
+        from_start: At the first start, also read the entries that exist already.
+        say: Called with each sentence the user should see.
+        positions: Where the previous run stopped.
+        lines: Lines counted by earlier runs.
 
     Raises:
         SourceError: There is no journalctl, or it cannot read that journal.
@@ -65,13 +65,13 @@ class Journal(Stream):
         self._say = say
         self._command = ["journalctl", "--output=json", "--all", "--quiet", "--no-pager", *_selection(name)]
         self._cursor = positions.get("cursor") or (None if from_start else self._last_cursor())
-        self._told = self._cursor
-        self._rest, self._complaint, self._start_at = b"", b"", 0.0
+        self._safe_cursor = self._cursor
+        self._rest, self._errors, self._start_at = b"", b"", 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
 
     def _last_cursor(self) -> str | None:
-        """The cursor of the last entry now, if there is one."""
+        """The cursor of the journal's last entry, if it has one."""
         try:
             last = subprocess.run(  # noqa: S603 - not through a shell
                 [*self._command, "--lines=1"], stdin=subprocess.DEVNULL, capture_output=True, check=False
@@ -99,55 +99,55 @@ class Journal(Stream):
                 os.set_blocking(pipe.fileno(), False)
 
     def positions(self) -> Positions:
-        """The cursor of the last entry taken, or of the last before those whose format is not known yet."""
-        return {"cursor": self._told} if self._told else {}
+        """The cursor of the last entry read, not counting entries whose format is still unknown."""
+        return {"cursor": self._safe_cursor} if self._safe_cursor else {}
 
     def descriptors(self) -> Iterator[int]:
-        """What journalctl writes to."""
+        """The pipe that journalctl writes to."""
         if self._process is not None and self._process.stdout is not None:
             yield self._process.stdout.fileno()
 
     def poll(self) -> Iterator[Block]:
-        """Take what journalctl told."""
+        """Read what journalctl has written."""
         if self._process is None:
             if time.monotonic() < self._start_at:
                 return
             self._start()
         left = TURN
-        while left > 0 and (taken := self._read()):
-            left -= len(taken)
-            self.offset += len(taken)
-            told, _, self._rest = (self._rest + taken).rpartition(b"\n")
+        while left > 0 and (output := self._read()):
+            left -= len(output)
+            self.offset += len(output)
+            entries, _, self._rest = (self._rest + output).rpartition(b"\n")
             if len(self._rest) > MAX_ENTRY:
-                self._rest = self._rest[:1]  # no JSON any more
-            read = list(lines_of(told))
+                self._rest = self._rest[:1]  # no longer JSON, so it is skipped
+            read = list(lines_of(entries))
             if read:
                 self._cursor = read[-1][0]
             block = self._log.read("".join(f"{line}\n" for _, line in read))
             if not self._log.pending:
-                self._told = self._cursor
+                self._safe_cursor = self._cursor
             self.up = True
             yield block
 
     def _read(self) -> bytes:
-        """A further block; nothing if there is none now, or journalctl ended."""
+        """The next block; empty if there is none yet, or journalctl ended."""
         assert self._process is not None  # noqa: S101
         assert self._process.stdout is not None  # noqa: S101
         assert self._process.stderr is not None  # noqa: S101
-        self._complaint = (self._complaint + (self._process.stderr.read(BLOCK) or b""))[-1000:]
+        self._errors = (self._errors + (self._process.stderr.read(BLOCK) or b""))[-1000:]
         try:
             block = os.read(self._process.stdout.fileno(), BLOCK)
         except BlockingIOError:
             return b""
         if not block:
-            said = self._complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]
-            self._say(f"journalctl ended, and is started again in {PAUSE:.0f} s" + (f": {said}" if said else ""))
+            last_error = self._errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
+            self._say(f"journalctl ended; restarting it in {PAUSE:.0f} s" + (f": {last_error}" if last_error else ""))
             self.close()
-            self.up, self._complaint, self._start_at = False, b"", time.monotonic() + PAUSE
+            self.up, self._errors, self._start_at = False, b"", time.monotonic() + PAUSE
         return block
 
     def close(self) -> None:
-        """End journalctl."""
+        """Stop journalctl."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -158,25 +158,25 @@ class Journal(Stream):
 
 
 def _selection(name: str) -> list[str]:
-    """What journalctl is told of which journal to read."""
+    """The options that tell journalctl which journal to read."""
     which = name.removeprefix(PREFIX)
     if which.startswith("/"):
         return [f"--directory={which}" if Path(which).is_dir() else f"--file={which}"]
     return [f"--unit={unit}" for unit in which.split(",") if unit]
 
 
-def lines_of(told: bytes) -> Iterator[tuple[str, str]]:
-    """Cursor and line of each entry that journalctl told."""
-    for each in told.split(b"\n"):
+def lines_of(output: bytes) -> Iterator[tuple[str, str]]:
+    """The cursor and line of each entry in journalctl's output."""
+    for each in output.split(b"\n"):
         try:
             entry = json.loads(each)
             yield str(entry["__CURSOR"]), _line(entry)
         except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
-            continue  # passed over before, or no entry
+            continue  # too long and cut, or not an entry
 
 
 def _line(entry: dict[str, Any]) -> str:
-    """The line that syslog would have written of an entry."""
+    """The line that syslog would have written for an entry."""
     moment = int(_text(entry.get("_SOURCE_REALTIME_TIMESTAMP")) or entry["__REALTIME_TIMESTAMP"])
     stamp = datetime.fromtimestamp(moment / 1e6, UTC).isoformat(timespec="microseconds")
     program = _word(_text(entry.get("SYSLOG_IDENTIFIER")) or _text(entry.get("_COMM")) or "unknown")
@@ -187,7 +187,7 @@ def _line(entry: dict[str, Any]) -> str:
 
 
 def _text(value: object) -> str:
-    """A field's text. journalctl gives bytes that are not UTF-8 as numbers, and a field that came twice as a list."""
+    """A field's text. journalctl gives bytes that are not UTF-8 as numbers, and a field that occurs twice as a list."""
     if isinstance(value, list):
         if value and all(isinstance(each, int) for each in value):
             return bytes(value).decode("utf-8", "backslashreplace")
@@ -196,5 +196,5 @@ def _text(value: object) -> str:
 
 
 def _word(text: str) -> str:
-    """A program or a host without what would end it."""
+    """The name of a program or host, without the characters that would end it."""
     return re.sub(r"[\s\[\]:]", "_", text)[:128]

@@ -1,7 +1,7 @@
-"""Bytes into lines: any encoding, any length, compressed or not.
+"""Turns bytes into lines: any encoding, any length, compressed or not.
 
-A line is what stands before a line feed. Bytes that are not UTF-8 are kept as `\\xNN`, so that one bad byte
-never costs a line. A line longer than `MAX_LINE` is cut there: what matters stands at its beginning.
+A line ends at a line feed. Bytes that are not UTF-8 are kept as `\\xNN`, so that one bad byte never loses a line.
+A line longer than `MAX_LINE` is cut there: what matters is at its beginning.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ __all__ = [
 ]
 
 MAX_LINE = 65_536
-"""Bytes of a line that are looked at."""
+"""Bytes of a line that are read; the rest is dropped."""
 
 BLOCK = 1_048_576
-"""Bytes that are read at a time: much mail comes and leaves within them."""
+"""Bytes read at a time: enough that much mail arrives and leaves within them."""
 
 STDIN = "-"
 """The name of standard input."""
 
 COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst"})
-"""Endings of compressed files."""
+"""File name endings of compressed files."""
 
 
 class SourceError(Exception):
@@ -46,18 +46,18 @@ class SourceError(Exception):
 
 
 class Lines:
-    """Cuts a stream of bytes into whole lines, holding back a last line that has not ended."""
+    """Cuts a stream of bytes into whole lines, holding back an unfinished last line."""
 
     def __init__(self, *, overlong: bool = False) -> None:
         self._rest = b""
         self._overlong = overlong
 
     def feed(self, block: bytes) -> str:
-        """The lines that a further block of bytes completes, each with a line feed at its end."""
+        """The lines that the next block of bytes completes, each with its line feed."""
         ended, line_feed, last = (self._rest + block).rpartition(b"\n")
         text = self._text(ended) if line_feed else ""
         if line_feed and self._overlong:
-            text = text.partition("\n")[2]  # after the tail of a line whose beginning was given already
+            text = text.partition("\n")[2]  # drop the tail of a line whose beginning was returned already
             self._overlong = False
         if len(last) > MAX_LINE:
             if not self._overlong:
@@ -78,11 +78,11 @@ class Lines:
 
     @property
     def overlong(self) -> bool:
-        """Whether what comes next is the tail of a line of which the beginning was given already."""
+        """Whether what comes next is the tail of a line whose beginning was returned already."""
         return self._overlong
 
     def _text(self, ended: bytes) -> str:
-        """Whole lines, all decoded at once; each by itself where one is too long."""
+        """Decode whole lines, all at once; one by one if any is too long."""
         if _has_overlong(ended):
             return "".join(map(self._line, ended.split(b"\n")))
         if b"\r" in ended:
@@ -95,7 +95,7 @@ class Lines:
 
 
 def _has_overlong(lines: bytes) -> bool:
-    """Whether one of some lines is longer than `MAX_LINE`."""
+    """Whether any of the lines is longer than `MAX_LINE`."""
     start = 0
     while len(lines) - start > MAX_LINE:
         end = lines.rfind(b"\n", start, start + MAX_LINE + 1)
@@ -106,12 +106,12 @@ def _has_overlong(lines: bytes) -> bool:
 
 
 def one_line(text: str) -> str:
-    """A message as one line: a line feed in it would begin another."""
+    """A message as one line: its line feeds are escaped, since they would begin other lines."""
     return text.replace("\n", "\\n") if "\n" in text else text
 
 
 def open_log(path: Path) -> BinaryIO:
-    """Open a log, through its compression if its name ends in .gz, .bz2, .xz or .zst.
+    """Open a log, and decompress it if its name ends in .gz, .bz2, .xz or .zst.
 
     Raises:
         SourceError: The file cannot be opened.
@@ -141,28 +141,28 @@ def _open_zstd(path: Path) -> BinaryIO:
 
 
 def read_errors() -> tuple[type[Exception], ...]:
-    """What opening and reading a log raise when it, or its compression, is broken."""
+    """The exceptions that opening and reading a log raise when it or its compression is broken."""
     zstandard = sys.modules.get("zstandard")
     more = [zstandard.ZstdError] if zstandard else []
     return (SourceError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, *more)
 
 
 def read_text(stream: BinaryIO | io.BufferedIOBase, name: str) -> Iterator[tuple[str, int]]:
-    """The lines of a stream up to its end, some at a time, with the number of bytes that they took.
+    """The lines of a stream to its end, a block at a time, with the number of bytes read for each block.
 
     Args:
         stream: What to read; bytes are counted after decompression.
-        name: Named in errors.
+        name: The log's name, for errors.
 
     Raises:
-        SourceError: The stream broke, or its compression did.
+        SourceError: The stream or its compression is broken.
     """
     lines = Lines()
     while True:
         try:
             block = stream.read1(BLOCK) if hasattr(stream, "read1") else stream.read(BLOCK)
         except read_errors() as error:
-            raise SourceError(f"cannot read on in {name}: {error}") from error
+            raise SourceError(f"cannot read the rest of {name}: {error}") from error
         if not block:
             yield lines.end(), 0
             return

@@ -1,4 +1,4 @@
-"""One log being read: its format, told from its first lines, and what became of each line."""
+"""One log being read: its format, found in its first lines, and the results of its lines."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["SAMPLE", "LogReader", "ResultCounts", "UnknownFormatError", "oldest_
 
 SAMPLE = 2000
 SAMPLE_SIZE = 4_000_000
-"""Lines, and characters of them, that are looked at before a log is said to be of no known format."""
+"""Lines, and characters, that are examined before a log's format is declared unknown."""
 
 ResultCounts = dict[str, int]
 """Lines by result: `event` (an outcome), `other` (understood, of no interest), `unparsed`."""
 
 
 class UnknownFormatError(SourceError):
-    """A log is of no format that an installed parser knows."""
+    """No installed parser knows the format of a log."""
 
 
 class LogReader:
@@ -30,11 +30,11 @@ class LogReader:
 
     Args:
         name: The log's name, for errors.
-        parser: The parser to use; without one the format is detected.
+        parser: The parser to use; if None, the format is detected.
         clock: Supplies the year that syslog leaves out.
-        about: Words: lines that hold none of them may be left out, where the format allows it.
-        memory: What a former reader of this log remembered of earlier lines.
-        patient: Never give up: lines of no known format are let go, and the format may show later.
+        about: Words to look for: where the format allows it, lines with none of them may be skipped.
+        memory: What an earlier reader of this log remembered of its lines.
+        patient: Never give up: discard lines in an unknown format, and go on detecting.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class LogReader:
             self._reader.recall(memory)
 
     def read(self, text: str) -> Block:
-        """What further lines tell, each of them with its line feed. Until the format is known, lines are kept and told
+        """Parse further lines, each with its line feed. Until the format is known, lines are held back and parsed
         later.
 
         Raises:
-            UnknownFormatError: None of the first `SAMPLE` lines is of a known format.
+            UnknownFormatError: None of the first `SAMPLE` lines is in a known format.
         """
         if self._reader is None:
             self._waiting += text
@@ -86,19 +86,19 @@ class LogReader:
 
     @property
     def pending(self) -> bool:
-        """Whether lines are kept until the format is known."""
+        """Whether lines are held back until the format is known."""
         return bool(self._waiting)
 
     @property
     def memory(self) -> str | None:
-        """What has to be known of the lines so far to understand the next."""
+        """What the parser must remember of the lines so far to understand the next."""
         return self._reader.memory() if isinstance(self._reader, Remembering) else None
 
     def end(self) -> Block:
-        """What lines tell that are still kept because the log is short.
+        """Parse the lines that are still held back because the log is short.
 
         Raises:
-            UnknownFormatError: The log ended and its format is not known.
+            UnknownFormatError: The log ended and its format is still unknown.
         """
         if self._reader is not None:
             return Block()
@@ -112,22 +112,22 @@ class LogReader:
             self._reader = self.parser.reader(self._clock)
         elif final:
             raise UnknownFormatError(
-                f"{self.name} is not a log of Postfix, Exim or Exchange, nor of any other parser that is installed;"
-                " name its format with --format-of if it is"
+                f"{self.name} is not a log of Postfix, Exim or Exchange, and no other installed parser knows it;"
+                " if you know its format, name it with --format-of"
             )
 
 
 def oldest_first(paths: Sequence[Path], parser: Parser | None) -> list[Path]:
-    """Logs in the order in which they were written: by the first time that each tells, so that a deferral comes
-    before the end that stands in the next file. (A shell names `mail.log` before `mail.log.1`.)
+    """Logs in the order in which they were written: by the first time in each, so that a deferral comes before
+    the end in the next file. (A shell lists `mail.log` before `mail.log.1`.)
 
     Raises:
         SourceError: A file cannot be read.
     """
-    return sorted(paths, key=lambda path: (_begins(path, parser), path.name)) if len(paths) > 1 else list(paths)
+    return sorted(paths, key=lambda path: (_first_time(path, parser), path.name)) if len(paths) > 1 else list(paths)
 
 
-def _begins(path: Path, parser: Parser | None) -> float:
+def _first_time(path: Path, parser: Parser | None) -> float:
     """The first time in a log's beginning, else the time of the file's last change."""
     last_change = path.stat().st_mtime
     log = LogReader(str(path), parser, clock=lambda: last_change)

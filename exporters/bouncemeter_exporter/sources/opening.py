@@ -1,4 +1,4 @@
-"""Which kind of source a name means: the one place that knows all kinds."""
+"""Which kind of source a name means. Only this module knows all kinds."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def open_source(
 
     Args:
         name: As the user wrote it: `-`, `journal:...`, `udp:...`, a FIFO, a file, a directory or a pattern.
-        parser: Its format; None if that is to be detected.
-        from_start: Read what is there at the first start too.
-        say: Called with a sentence that the user should know.
-        positions: Where a former run stopped.
-        lines: The lines that former runs read.
+        parser: Its format; if None, it is detected.
+        from_start: At the first start, also read what is there already.
+        say: Called with each sentence the user should see.
+        positions: Where the previous run stopped.
+        lines: Lines counted by earlier runs.
 
     Raises:
         SourceError: There is no such source, or it cannot be read.
-        ValueError: An address to listen on is none.
+        ValueError: The address to listen on is not valid.
     """
     if name == STDIN:
         return StandardInput(name, parser, lines, say)

@@ -1,7 +1,7 @@
-"""Knowing a file again: by its content, under whatever name and compression a rotation has left it.
+"""Recognises a file by its content, whatever name and compression a rotation has given it.
 
-An inode number is used again, a name passes to the next file, and a copy has neither; what a file begins with, and
-what stands just before the place that was read to, stay.
+Inode numbers are reused, names pass to the next file, and a copy has neither. What stays are the file's first bytes,
+and the bytes just before the place where reading stopped.
 """
 
 from __future__ import annotations
@@ -39,33 +39,33 @@ __all__ = [
 
 ATTEMPTS = 40
 PAUSE = 0.025
-"""How often, and after how many seconds, files are looked for again while their names change."""
+"""How often to look for files again while their names change, and how many seconds to wait in between."""
 
 HEAD = 1024
 TAIL = 256
-"""Bytes of a file's beginning, and before the place read to, by which it is known again."""
+"""Bytes that identify a file: at its beginning, and just before its offset."""
 
 _NUMBER = r"[.-][0-9][0-9TZ._-]*"
 _ROTATED = re.compile(rf"(?:{_NUMBER}|\.old)?(?:\.(?:gz|bz2|xz|zst))?")
-"""What rotation puts behind a file's name: `.1`, `.2.gz`, `-20261125`, `-20261125-1764032400.xz`."""
+"""What rotation appends to a file's name: `.1`, `.2.gz`, `-20261125`, `-20261125-1764032400.xz`."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Position:
-    """How far a file was read, and how to know it again.
+    """How far a file has been read, and how to recognise it.
 
     Attributes:
         path: Its name.
         real: The file that the name led to.
-        device, inode: The file's own.
+        device, inode: The file's device and inode numbers.
         offset: Bytes read, as whole lines.
-        head_size, head: How many bytes it is known by at its beginning, and their digest.
-        tail_size, tail: The same for what stands just before `offset`.
-        changed: Its last change, in nanoseconds since 1970 UTC; if it was empty, when it was seen so last.
+        head_size, head: How many bytes at its beginning identify it, and their digest.
+        tail_size, tail: The same for the bytes just before `offset`.
+        changed: Its last change, in nanoseconds since 1970 UTC; if it was empty, when it was last seen empty.
         mta: Its format, if found.
-        overlong: `offset` is within a line of which the beginning was given already.
+        overlong: `offset` is within a line whose beginning was returned already.
         memory: What the reader remembers of earlier lines.
-        rotated: Its name belongs to another file now: it is read to its end.
+        rotated: Another file has its name now: this one is read to its end.
     """
 
     path: str
@@ -85,7 +85,7 @@ class Position:
 
     @property
     def empty(self) -> bool:
-        """Whether the file had nothing by which it could be known again."""
+        """Whether the file had no content to recognise it by."""
         return self.head_size == 0 and self.offset == 0
 
     def __str__(self) -> str:
@@ -93,10 +93,10 @@ class Position:
 
     @staticmethod
     def parse(text: str) -> Position:
-        """Read what `str` gave.
+        """Parse what `str` returned.
 
         Raises:
-            ValueError: The text is something else.
+            ValueError: The text is not a position.
         """
         try:
             return Position(**json.loads(text))
@@ -105,26 +105,26 @@ class Position:
 
 
 Identity = tuple[int, int]
-"""A file's device and inode: which file it is, as long as it is there."""
+"""A file's device and inode, which identify it as long as it exists."""
 
 
 def identity(stat: os.stat_result) -> Identity:
-    """Which file it is that the file system tells of."""
+    """The identity of the file that a `stat` result describes."""
     return stat.st_dev, stat.st_ino
 
 
 def digest(content: bytes) -> str:
-    """A short name of some bytes."""
+    """A short digest of some bytes."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 class Found(NamedTuple):
-    """A file that was opened where it is to be read on.
+    """A file that was opened where reading goes on.
 
     Attributes:
         path: Its name now.
-        stream: Opened at the offset.
-        head, tail: The bytes that it is known by.
+        stream: The file, opened at the offset.
+        head, tail: The bytes that identify it.
         offset: Where the stream is.
         identity: The file's device and inode.
     """
@@ -138,7 +138,7 @@ class Found(NamedTuple):
 
     @staticmethod
     def of(path: Path, stream: BinaryIO, head: bytes, tail: bytes, offset: int) -> Found:
-        """With the file's own numbers."""
+        """A `Found` with the identity of the file at the path."""
         return Found(path, stream, head, tail, offset, identity(path.stat()))
 
 
@@ -154,13 +154,13 @@ def read_head(path: Path) -> bytes:
 
 
 def begins_like(position: Position, path: Path) -> bool:
-    """Whether a file begins as that of a position does. Every file begins as an empty one does: that tells nothing."""
+    """Whether a file begins like the file of a position. An empty beginning proves nothing: it fits every file."""
     head = read_head(path)[: position.head_size]
     return position.head_size > 0 and digest(head) == position.head
 
 
 def resume(position: Position, path: Path) -> Found | None:
-    """A file opened where a position says that it was read to; None if it is not the file of that position.
+    """Open a file at a position's offset; None if it is not the file of that position.
 
     Raises:
         SourceError: It cannot be opened.
@@ -179,13 +179,13 @@ def resume(position: Position, path: Path) -> Found | None:
 
 
 class Succession(NamedTuple):
-    """What has to be read of a file that lost its name, and of those that had the name since.
+    """What is left to read of a file that lost its name, and of those that had the name since.
 
     Attributes:
         former: The file itself, where it is now.
-        after: Those that had its name after it and lost it again, oldest first, at their beginning. If the file itself
-            is gone, those that changed since it was seen last.
-        current: The one that has its name now, at its beginning.
+        after: The files that had its name after it and lost it again, oldest first, opened at their beginning. If the
+            file itself is gone, those that changed after it was last seen.
+        current: The file that has its name now, opened at its beginning.
     """
 
     former: Found | None
@@ -193,15 +193,15 @@ class Succession(NamedTuple):
     current: Found | None
 
     def close(self) -> None:
-        """Let go of all of them."""
+        """Close all of them."""
         for each in (self.former, self.current, *self.after):
             if each is not None:
                 each.stream.close()
 
 
 def succession(position: Position) -> Succession:
-    """Find a file that a rotation took away, and its successors. All are opened while no name changes, for a
-    rotation may be going on."""
+    """Find a file that was rotated away, and its successors. A rotation may be running, so the search is repeated
+    until no name changes during it."""
     folders = {Path(position.path).parent, Path(position.real).parent}
     for _ in range(ATTEMPTS):
         before = _names(folders)
@@ -224,7 +224,7 @@ def _succession(position: Position) -> Succession:
     names = dict.fromkeys((path, unrotated(path), real, unrotated(real)))
     candidates = list(dict.fromkeys([*(each for name in names for each in rotated(name)), real]))
     former, after = None, []
-    # An empty file is not known again, for its inode may be another's by now: what was filled since may have been it.
+    # An empty file cannot be recognised, as its inode may be reused: any file filled since may have been it.
     for number, each in enumerate(candidates if not position.empty else ()):
         with suppress(*read_errors()):
             former = resume(position, each)
@@ -245,14 +245,14 @@ def _succession(position: Position) -> Succession:
 
 
 def _readable(path: Path) -> Found | None:
-    """A file opened at its beginning, if it can be."""
+    """A file opened at its beginning; None if it cannot be read."""
     with suppress(*read_errors()):
         return at_beginning(path)
     return None
 
 
 def at_beginning(path: Path) -> Found:
-    """A file opened at its beginning.
+    """Open a file at its beginning.
 
     Raises:
         SourceError: It cannot be opened.
@@ -264,7 +264,7 @@ def at_beginning(path: Path) -> Found:
 
 def filled_and_rotated(position: Position, path: Path) -> bool:
     """Whether a file that was empty may have been filled and rotated since, so that another is at a path now. Its inode
-    does not tell: it stays when the content is copied, and is used again when the file goes."""
+    proves nothing: it stays the same when the content is copied, and is reused when the file is deleted."""
     if not position.empty:
         return False
     found = succession(position)
@@ -280,9 +280,9 @@ def _changed(path: Path) -> int:
 
 
 def rotated(path: Path) -> list[Path]:
-    """The files that a rotation may have made of a file, oldest first: those beside it with its name and a number or
-    date. One that is being compressed is named once, uncompressed."""
-    found = {each.name: each for each in _beside(path)}
+    """The files that a rotation may have made from a file, oldest first: those in its folder with its name and a number
+    or date. One that is being compressed is listed once, uncompressed."""
+    found = {each.name: each for each in _rotated_siblings(path)}
     for name in list(found):
         if Path(name).suffix in COMPRESSED and Path(name).stem in found:
             del found[name]
@@ -293,11 +293,11 @@ def rotated(path: Path) -> list[Path]:
 
 
 def unrotated(path: Path) -> Path:
-    """The name that a file had before rotation, if its name tells: the files of a directory are rotated too."""
+    """The name that a file had before rotation, if its name shows one: a directory also holds rotated files."""
     return path.with_name(re.sub(rf"(?<=.){_NUMBER}$", "", path.name) or path.name)
 
 
-def _beside(path: Path) -> Iterator[Path]:
+def _rotated_siblings(path: Path) -> Iterator[Path]:
     try:
         names = list(path.parent.iterdir())
     except OSError:

@@ -1,4 +1,4 @@
-"""What `serve` asks of whatever lines come from."""
+"""What `serve` needs from a source of lines."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bouncemeter_exporter.sources.log import LogReader
 __all__ = ["LineCounts", "Positions", "Source", "line_counts"]
 
 Positions = Mapping[str, str]
-"""Where to go on after a restart: texts by names that mean something to the source alone."""
+"""Where to go on after a restart: texts by name, which only the source itself understands."""
 
 LineCounts = Counter[tuple[str, str]]
 """Lines by mta and result."""
 
 
 class Source(Protocol):
-    """Something that lines come from, for as long as `serve` runs."""
+    """A source of lines, for as long as `serve` runs."""
 
     @property
     def name(self) -> str:
-        """As the user wrote it: the label `source`."""
+        """Its name as the user wrote it, and the value of the label `source`."""
         ...
 
     @property
@@ -34,21 +34,21 @@ class Source(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes that there are to read, with those that were read."""
+        """Bytes that there are, both read and still to read."""
         ...
 
     @property
     def up(self) -> bool:
-        """Whether there is something to read from, and nothing in the way."""
+        """Whether the source exists and can be read."""
         ...
 
     @property
     def dropped(self) -> int:
-        """Messages that came and could not be taken, as far as that can be known."""
+        """Messages that were lost before they could be read, as far as that can be known."""
         ...
 
     def lines(self) -> LineCounts:
-        """Lines read so far, those of former runs included."""
+        """Lines read so far, including those of earlier runs."""
         ...
 
     def parsers(self) -> set[str]:
@@ -56,19 +56,19 @@ class Source(Protocol):
         ...
 
     def poll(self) -> Iterator[Block]:
-        """What came since the last time, in pieces; no more than fits into a moment."""
+        """What has come since the last call, in pieces; only as much as can be read quickly."""
         ...
 
     def descriptors(self) -> Iterable[int]:
-        """File descriptors that become readable when something comes."""
+        """File descriptors that become readable when there is something to read."""
         ...
 
     def positions(self) -> Positions:
-        """Where to go on after a restart, of everything that `poll` has given."""
+        """Where to go on after a restart, after everything that `poll` has returned."""
         ...
 
     def close(self) -> None:
-        """Let go of files, sockets and processes."""
+        """Release files, sockets and processes."""
         ...
 
 

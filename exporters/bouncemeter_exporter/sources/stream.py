@@ -1,4 +1,4 @@
-"""Standard input and FIFOs, and what all sources have in common that are no files: lines come once, and in order."""
+"""Standard input and FIFOs, and what all sources other than files have in common: lines come once, and in order."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from bouncemeter_exporter.sources.source import LineCounts, Positions, line_coun
 __all__ = ["TURN", "Fifo", "StandardInput", "Stream"]
 
 TURN = 1_048_576
-"""Bytes that are taken at one turn, so that other sources have theirs."""
+"""Bytes that a source may read in one turn, so that other sources get theirs."""
 
 
 class Stream:
-    """A source that is no file; see `bouncemeter_exporter.sources.source.Source`.
+    """A source that is not a file; see `bouncemeter_exporter.sources.source.Source`.
 
     Args:
         name: As the user wrote it.
-        parser: The format; without it, it is detected.
-        lines: The lines that former runs read.
+        parser: The format; if None, it is detected.
+        lines: Lines counted by earlier runs.
     """
 
     def __init__(self, name: str, parser: Parser | None, lines: LineCounts) -> None:
@@ -38,7 +38,7 @@ class Stream:
 
     @property
     def size(self) -> int:
-        """What waits in the kernel is not known."""
+        """Bytes read: how many more wait in the kernel is not known."""
         return self.offset
 
     def lines(self) -> LineCounts:
@@ -52,7 +52,7 @@ class Stream:
         return {self._log.parser.name} if self._log.parser else set()
 
     def positions(self) -> Positions:
-        """None: what was taken from it cannot be read again."""
+        """None: what was read cannot be read again."""
         return {}
 
 
@@ -65,7 +65,7 @@ class StandardInput(Stream):
         self._descriptor = sys.stdin.fileno()
 
     def descriptors(self) -> Iterator[int]:
-        """Standard input, until it ended."""
+        """Standard input, until it ends."""
         return iter([self._descriptor] if self.up else [])
 
     def poll(self) -> Iterator[Block]:
@@ -86,7 +86,7 @@ class StandardInput(Stream):
                 self._say(str(error))
 
     def close(self) -> None:
-        """Nothing: it is not ours."""
+        """Do nothing: standard input is not ours to close."""
 
 
 class Fifo(Stream):
@@ -99,14 +99,14 @@ class Fifo(Stream):
 
     def _open(self) -> int:
         try:
-            # With a writer of our own it has no end when the others go.
+            # We hold it open for writing too, so it does not end when the writers leave.
             return os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
         except OSError as error:
             raise SourceError(f"cannot read {self._path}: {error.strerror}") from error
 
     @staticmethod
     def is_at(name: str) -> bool:
-        """Whether a path is that of one."""
+        """Whether a path is that of a FIFO."""
         try:
             return stat.S_ISFIFO(Path(name).stat().st_mode)
         except OSError:
@@ -130,7 +130,7 @@ class Fifo(Stream):
         self._reopen()
 
     def _reopen(self) -> None:
-        """Another pipe may have its name now."""
+        """Switch to the pipe that has the name now, if that is another one."""
         try:
             there, ours = self._path.stat(), os.fstat(self._descriptor)
             if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino) and self.is_at(self.name):
@@ -142,5 +142,5 @@ class Fifo(Stream):
             self.up = False
 
     def close(self) -> None:
-        """Let go of the pipe."""
+        """Close the pipe."""
         os.close(self._descriptor)

@@ -21,25 +21,25 @@ from bouncemeter_exporter.sources.stream import TURN, Stream
 __all__ = ["SCHEMES", "Datagrams", "Frames", "StreamSocket", "line_of", "syslog_source"]
 
 SCHEMES = ("udp:", "tcp:", "unix:", "unix-stream:")
-"""What a source's name begins with: `udp:HOST:PORT`, `tcp:HOST:PORT`, `unix:/PATH` (like /dev/log),
+"""What the name of a syslog source begins with: `udp:HOST:PORT`, `tcp:HOST:PORT`, `unix:/PATH` (like /dev/log),
 `unix-stream:/PATH`."""
 
 RECEIVE_BUFFER = 8_388_608
-"""Bytes that the kernel is asked to keep for us; it may be set to allow fewer."""
+"""Bytes of receive buffer to ask the kernel for; its settings may allow fewer."""
 
 MAX_CONNECTIONS = 256
-"""Connections at a time; the one that was silent for longest makes room for another."""
+"""Connections at a time; a new one replaces the one that has been silent for longest."""
 
 _BATCH = 1000
 """Messages that are parsed together."""
 
 
 def syslog_source(name: str, parser: Parser | None, lines: LineCounts) -> Datagrams | StreamSocket:
-    """The source of a name that begins with one of `SCHEMES`.
+    """The source for a name that begins with one of `SCHEMES`.
 
     Raises:
-        ValueError: The address is none.
-        SourceError: It cannot be listened on.
+        ValueError: The address is not valid.
+        SourceError: Listening on it failed.
     """
     scheme, _, where = name.partition(":")
     kind = socket.SOCK_DGRAM if scheme in ("udp", "unix") else socket.SOCK_STREAM
@@ -52,10 +52,10 @@ def syslog_source(name: str, parser: Parser | None, lines: LineCounts) -> Datagr
 
 
 def _inet(where: str, kind: socket.SocketKind) -> socket.socket:
-    family, place = resolve(*parse_listen_address(where), kind)
+    family, address = resolve(*parse_listen_address(where), kind)
     listener = socket.socket(family, kind)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind is socket.SOCK_STREAM)
-    return _bound(listener, place, kind)
+    return _bound(listener, address, kind)
 
 
 def _unix(path: Path, kind: socket.SocketKind) -> socket.socket:
@@ -71,9 +71,9 @@ def _unix(path: Path, kind: socket.SocketKind) -> socket.socket:
     return listener
 
 
-def _bound(listener: socket.socket, place: str | tuple[str, int], kind: socket.SocketKind) -> socket.socket:
+def _bound(listener: socket.socket, address: str | tuple[str, int], kind: socket.SocketKind) -> socket.socket:
     try:
-        listener.bind(place)
+        listener.bind(address)
         if kind is socket.SOCK_STREAM:
             listener.listen(MAX_CONNECTIONS)
         else:
@@ -86,7 +86,7 @@ def _bound(listener: socket.socket, place: str | tuple[str, int], kind: socket.S
 
 
 _PRIORITY = re.compile(r"<[0-9]{1,3}>(?![1-9][0-9]? )")
-"""The priority of RFC 3164's form; that of RFC 5424 is part of a header that the parsers know."""
+"""The priority of RFC 3164's form; that of RFC 5424 is part of a header that the parsers understand."""
 
 
 def line_of(message: bytes) -> str:
@@ -96,7 +96,7 @@ def line_of(message: bytes) -> str:
 
 
 class Datagrams(Stream):
-    """A socket of which each datagram is a message."""
+    """A socket on which each datagram is a message."""
 
     def __init__(self, name: str, parser: Parser | None, lines: LineCounts, listener: socket.socket) -> None:
         super().__init__(name, parser, lines)
@@ -109,7 +109,7 @@ class Datagrams(Stream):
         return iter([self._socket.fileno()])
 
     def poll(self) -> Iterator[Block]:
-        """Take what has come."""
+        """Read what has come."""
         left = TURN
         while left > 0:
             messages = list[bytes]()
@@ -125,7 +125,7 @@ class Datagrams(Stream):
         self.dropped = max(self.dropped, self._lost())
 
     def _lost(self) -> int:
-        """Datagrams that the kernel had no room for, as Linux tells of UDP sockets."""
+        """Datagrams that the kernel had no room for, which Linux counts for UDP sockets."""
         for table in ("/proc/net/udp", "/proc/net/udp6"):
             with suppress(OSError):
                 for row in Path(table).read_text("ascii").splitlines()[1:]:
@@ -135,7 +135,7 @@ class Datagrams(Stream):
         return 0
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         _close(self._socket)
 
 
@@ -145,14 +145,14 @@ class StreamSocket(Stream):
     def __init__(self, name: str, parser: Parser | None, lines: LineCounts, listener: socket.socket) -> None:
         super().__init__(name, parser, lines)
         self._socket = listener
-        self._connections: dict[socket.socket, Frames] = {}  # the one that was silent for longest first
+        self._connections: dict[socket.socket, Frames] = {}  # silent for longest first
 
     def descriptors(self) -> Iterator[int]:
         """The socket and all connections."""
         return iter([self._socket.fileno(), *(each.fileno() for each in self._connections)])
 
     def poll(self) -> Iterator[Block]:
-        """Take what has come."""
+        """Read what has come."""
         self._accept()
         left = TURN
         for connection in list(self._connections):
@@ -174,7 +174,7 @@ class StreamSocket(Stream):
                 self._connections[connection] = Frames()
 
     def _receive(self, connection: socket.socket) -> bytes:
-        """A further block; nothing if there is none now, or the connection ended."""
+        """The next block; empty if there is none yet, or the connection ended."""
         try:
             block = connection.recv(65_536)
         except BlockingIOError:
@@ -192,7 +192,7 @@ class StreamSocket(Stream):
         connection.close()
 
     def close(self) -> None:
-        """Let go of the socket and all connections."""
+        """Close the socket and all connections."""
         for connection in list(self._connections):
             self._end(connection)
         _close(self._socket)
@@ -206,7 +206,7 @@ def _close(listener: socket.socket) -> None:
 
 
 class Frames:
-    """Cuts a stream into messages: each with its length before it, or ended by a line feed (RFC 6587).
+    """Cuts a stream into messages, each with its length before it or a line feed after it (RFC 6587).
 
     A message longer than `MAX_LINE` is cut there.
     """
@@ -217,7 +217,7 @@ class Frames:
         self._overlong = False
 
     def feed(self, block: bytes) -> list[bytes]:
-        """The messages that a further block completes."""
+        """The messages that the next block completes."""
         messages: list[bytes] = []
         self._buffer += block
         begin = 0
@@ -229,7 +229,7 @@ class Frames:
     _COUNT = re.compile(rb"([1-9][0-9]{0,8}) (?=<)")
 
     def _next(self, begin: int, messages: list[bytes]) -> int | None:
-        """Take one message that begins at a place in the buffer; where the next begins, or None if it is not whole."""
+        """Take the message at a place in the buffer. Returns where the next begins; None if it is unfinished."""
         if begin >= len(self._buffer):
             return None
         if self._skip:

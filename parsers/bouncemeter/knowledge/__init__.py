@@ -1,1 +1,1 @@
-"""What is known of codes, reasons, providers and blocklists: tables, and how to look things up in them."""
+"""What is known about codes, reasons, providers and blocklists: tables, and how to look things up in them."""

@@ -24,15 +24,15 @@ class Explanation:
     Attributes:
         code: The code.
         kind: Soft, hard, or None for success.
-        title: The registry's name of it.
-        meaning: What the other server says with it.
-        other_reading: What some senders and guides take it for, where that differs.
-        causes: What usually lies behind it.
-        postmaster: What whoever runs the sending server does.
-        sender: What whoever writes the mail does.
-        reason: The word of the reasons' vocabulary that the code alone supports.
+        title: Its name in the registry.
+        meaning: What the other server means by it.
+        other_reading: How some senders and guides read it, if that differs.
+        causes: The usual causes.
+        postmaster: What to do if you run the sending server.
+        sender: What to do if you write the mail.
+        reason: The reason that the code alone supports.
         reference: Where it is defined.
-        registered: Whether the code is in the IANA registry; if not, the rest speaks of its class.
+        registered: Whether the code is in the IANA registry; if not, the rest describes its class.
         in_guide: Whether it is one of the guide's 89 codes.
     """
 
@@ -51,7 +51,7 @@ class Explanation:
 
     @property
     def remedy(self) -> str:
-        """What to do, for both readers."""
+        """What to do, for postmaster and sender."""
         return f"Postmaster: {self.postmaster} Sender: {self.sender}"
 
 
@@ -116,7 +116,7 @@ def catalogue() -> list[Explanation]:
 
 @lru_cache(maxsize=1024)
 def label(code: EnhancedCode) -> tuple[str, str]:
-    """The code's class and the code as values of labels, from a closed set whatever a server wrote:
+    """The code's class and the code as label values, from a closed set whatever a server wrote:
     a code that is not registered becomes its class with the detail x (`5.7.x`)."""
     if (code.subject, code.detail) in _entries():
         return code.code_class, str(code)
@@ -126,6 +126,6 @@ def label(code: EnhancedCode) -> tuple[str, str]:
 
 
 def reply_meaning(reply_code: int) -> str | None:
-    """What a plain three-digit SMTP reply says (RFC 5321)."""
+    """What a plain three-digit SMTP reply code means (RFC 5321)."""
     meaning: str | None = table("knowledge/codes")["replies"].get(str(reply_code))
     return meaning

@@ -1,8 +1,8 @@
-"""Finding known words in what a server said, in one pass whatever the number of words known.
+"""Finds known phrases in a reply, in one pass however many phrases are known.
 
-Every phrase is filed under the one of its words that the fewest other phrases have. A text is cut into words once;
-only phrases filed under a word that the text has are compared with it. So the cost is that of the text's length, which
-is bounded, and not of the table's.
+Each phrase is filed under the one of its words that the fewest other phrases have. A text is split into words once,
+and is compared only with phrases filed under one of its words. So the cost depends on the length of the text, which is
+bounded, and not on the size of the table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 __all__ = ["MAX_TEXT", "Phrases", "ReplyText"]
 
 MAX_TEXT = 1000
-"""Characters of a reply that are looked at: what matters stands at its beginning."""
+"""How many characters of a reply are searched: what matters comes first."""
 
 T = TypeVar("T")
 
@@ -26,11 +26,11 @@ _IN_REPLY_TO = re.compile(r"\(in reply to [A-Za-z ]{1,40}\)?$")
 
 
 class ReplyText:
-    """What a server said, ready to be searched: in lower case, without addresses and the codes of further lines.
+    """A reply, ready to be searched: in lower case, without addresses and the codes of further lines.
 
     Attributes:
         text: The words of the reply.
-        words: The same, each once.
+        words: The set of its words.
     """
 
     __slots__ = ("text", "words")
@@ -48,46 +48,46 @@ class Phrases(Generic[T]):
     """Phrases, each with a value, the most trusted first.
 
     Args:
-        rows: Phrases in lower case, `*` standing for anything between two parts, and their values.
+        rows: Phrases in lower case, with `*` for anything between two parts, and their values.
     """
 
     def __init__(self, rows: Iterable[tuple[str, T]]) -> None:
         listed = list(rows)
-        often = Counter(word for phrase, _ in listed for word in set(_WORD.findall(phrase)))
+        counts = Counter(word for phrase, _ in listed for word in set(_WORD.findall(phrase)))
         self._filed: dict[str, list[tuple[int, list[str], T]]] = {}
         for rank, (phrase, value) in enumerate(listed):
-            key = min(_WORD.findall(phrase), key=lambda word: (often[word], -len(word)))
+            key = min(_WORD.findall(phrase), key=lambda word: (counts[word], -len(word)))
             parts = [part.strip() for part in phrase.split("*")]
             self._filed.setdefault(key, []).append((rank, parts, value))
 
-    def first(self, said: ReplyText) -> T | None:
-        """The value of the most trusted phrase that stands in a text; None if none does."""
-        found = min(self._all(said), default=None, key=lambda each: each[0])
+    def first(self, reply: ReplyText) -> T | None:
+        """The value of the most trusted phrase in a text; None if it has none."""
+        found = min(self._all(reply), default=None, key=lambda each: each[0])
         return None if found is None else found[1]
 
-    def all(self, said: ReplyText) -> list[T]:
-        """The values of all phrases that stand in a text, the most trusted first."""
-        return [value for _, value in sorted(self._all(said), key=lambda each: each[0])]
+    def all(self, reply: ReplyText) -> list[T]:
+        """The values of all phrases in a text, the most trusted first."""
+        return [value for _, value in sorted(self._all(reply), key=lambda each: each[0])]
 
-    def _all(self, said: ReplyText) -> Iterator[tuple[int, T]]:
-        for word in self._filed.keys() & said.words:
+    def _all(self, reply: ReplyText) -> Iterator[tuple[int, T]]:
+        for word in self._filed.keys() & reply.words:
             for rank, parts, value in self._filed[word]:
-                if _stands(parts, said.text):
+                if _occur_in(parts, reply.text):
                     yield rank, value
 
 
-def _stands(parts: list[str], text: str) -> bool:
-    """Whether parts follow each other in a text, none of them beginning or ending within a word."""
+def _occur_in(parts: list[str], text: str) -> bool:
+    """Whether parts occur in a text in this order, none of them beginning or ending inside a word."""
     position = 0
     for part in parts:
-        position = _after(part, text, position)
+        position = _end_of(part, text, position)
         if position < 0:
             return False
     return True
 
 
-def _after(part: str, text: str, start: int) -> int:
-    """Where a part ends in a text; -1 if it does not stand there as a whole."""
+def _end_of(part: str, text: str, start: int) -> int:
+    """Where a part ends in a text; -1 if it does not occur there in whole words."""
     while True:
         found = text.find(part, start)
         if found < 0:

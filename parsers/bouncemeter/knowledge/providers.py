@@ -15,40 +15,40 @@ from bouncemeter.tables import table
 __all__ = ["MAX_OWN", "OTHER", "add_providers", "check_providers", "provider_by_words", "provider_of", "providers"]
 
 MAX_OWN = 50
-"""Providers that a configuration may add: each is a value of a label."""
+"""How many providers a configuration may add: each is a label value."""
 
 _NAME = re.compile("[a-z][a-z0-9_]{0,31}")
 
 OTHER = "other"
-"""Any server that the list does not know."""
+"""Any server that is not in the list."""
 
 
 _own: dict[str, Mapping[str, Sequence[str]]] = {}
 
 
 def check_providers(own: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-    """Check providers that are to be added.
+    """Check providers before they are added.
 
     Raises:
-        ValueError: A name is not one, there are too many, or an entry has something else.
+        ValueError: A name is not valid, there are too many, or an entry has anything but lists of endings.
     """
     if len(own) > MAX_OWN:
-        raise ValueError(f"{len(own)} providers are added; {MAX_OWN} may be")
+        raise ValueError(f"{len(own)} providers are added; the limit is {MAX_OWN}")
     for name, entry in own.items():
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not a provider's name: small letters, digits and _")
+            raise ValueError(f"{name!r} is not a valid provider name: use lower-case letters, digits and _")
         for key, endings in entry.items():
             if key not in ("hosts", "domains"):
-                raise ValueError(f"provider {name} has hosts and domains, not {key}")
+                raise ValueError(f"provider {name}: {key} is not a setting; use hosts or domains")
             if not isinstance(endings, list) or not all(isinstance(ending, str) and ending for ending in endings):
                 raise ValueError(f'provider {name}: {key} must be a list such as ["mx.partner.example"]')
 
 
 def add_providers(own: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-    """Add providers of one's own, or endings to known ones, before any log is read.
+    """Add your own providers, or endings to known ones, before any log is read.
 
     Args:
-        own: By name, `hosts` and `domains`: endings, the longest decides. They replace what was added before.
+        own: `hosts` and `domains` by name: endings, of which the longest decides. They replace any added before.
 
     Raises:
         ValueError: See `check_providers`.
@@ -63,7 +63,7 @@ def add_providers(own: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
 
 @cache
 def _endings() -> tuple[dict[str, str], dict[str, str]]:
-    """Endings of host names and of domains, each with its provider; those that were added come first."""
+    """Endings of host names and of domains, each with its provider; added ones override known ones."""
     hosts: dict[str, str] = {}
     domains: dict[str, str] = {}
     for entries in (table("knowledge/providers"), _own):
@@ -80,9 +80,9 @@ def _signs() -> Phrases[str]:
     )
 
 
-def provider_by_words(said: ReplyText) -> str:
-    """The provider that signs its replies so, for the reason of a reply alone: anyone can write such a sign."""
-    return _signs().first(said) or OTHER
+def provider_by_words(reply: ReplyText) -> str:
+    """The provider whose signs a reply has. Use it only to find the reason: anyone can write such a sign."""
+    return _signs().first(reply) or OTHER
 
 
 def providers() -> list[str]:

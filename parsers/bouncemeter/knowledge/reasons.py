@@ -1,7 +1,7 @@
-"""Why mail is refused: a small closed vocabulary, told from who refused, the code and the text, in order of trust.
+"""Why mail is refused: a small closed vocabulary, found in the provider, the code and the text, in order of trust.
 
-The provider's own code says it best; then an enhanced status code that means one thing; then the words of the reply;
-then what the code means as a rule, then the bare reply code. Tables: `reasons.toml` (the vocabulary),
+The provider's own code comes first; then an enhanced status code that means one thing; then the words of the reply;
+then what the code usually means; then the bare reply code. Tables: `reasons.toml` (the vocabulary),
 `provider_codes.toml`, `phrases.toml`.
 """
 
@@ -34,7 +34,7 @@ __all__ = [
 UNKNOWN = "other"
 
 OURSELVES = ""
-"""Instead of a provider: our own server refused, and no provider's codes apply."""
+"""In place of a provider: our own server refused, so no provider's codes apply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Reason:
     Attributes:
         name: The word.
         meaning: What it means.
-        kind: `soft`, `hard` or `either`, as a rule.
+        kind: Its usual kind: `soft`, `hard` or `either`.
         todo: What to do.
     """
 
@@ -59,12 +59,12 @@ class ProviderCode:
     """What one provider means by a code of its own.
 
     Attributes:
-        provider: Who says it.
+        provider: The provider.
         reason: The reason behind it.
-        meaning: What it means there.
-        todo: What to do about it; None for what one does in general.
-        vague: The provider uses it for several things: the text may say more.
-        source: Where the provider says so.
+        meaning: What it means to that provider.
+        todo: What to do about it; None if the general advice for the reason applies.
+        vague: Whether the provider uses it for several things: the text may say more.
+        source: Where the provider documents it.
     """
 
     provider: str
@@ -82,9 +82,9 @@ class Finding:
     Attributes:
         reason: The word of the vocabulary.
         provider: Who refused, as far as that is known.
-        basis: What told it: `provider code`, `enhanced code`, `text`, `reply code`, `outcome` or `nothing`.
-        provider_code: The provider's own code that told it, or that stands beside what the text told.
-        source: Whose words or document that is; None if there is none.
+        basis: Where it was found: `provider code`, `enhanced code`, `text`, `reply code`, `outcome` or `nothing`.
+        provider_code: The provider's own code that gave the reason, or that came with the text that gave it.
+        source: Who wrote those words, or the document that says so; None if there is none.
     """
 
     reason: str
@@ -102,7 +102,7 @@ def reasons() -> dict[str, Reason]:
 
 @cache
 def _certain() -> frozenset[EnhancedCode]:
-    """The enhanced codes that mean one thing, whoever uses them."""
+    """The enhanced codes that mean one thing, whichever server sends them."""
     return frozenset(code for text in table("knowledge/reasons")["certain"]["codes"] for code in _range(text))
 
 
@@ -113,7 +113,7 @@ def _reply_codes() -> dict[int, str]:
 
 
 def _range(text: str) -> Iterator[EnhancedCode]:
-    """The codes of `5.7.1` or `5.7.606-649`."""
+    """The codes in `5.7.1` or `5.7.606-649`."""
     first, _, last = text.partition("-")
     begin = EnhancedCode.parse(first)
     for detail in range(begin.detail, int(last or begin.detail) + 1):
@@ -125,30 +125,30 @@ def _provider_codes() -> tuple[dict[tuple[str, EnhancedCode], ProviderCode], Phr
     """The providers' own codes: by enhanced code, and by words."""
     by_code: dict[tuple[str, EnhancedCode], ProviderCode] = {}
     by_words: list[tuple[str, ProviderCode]] = []
-    # A code of its own row comes before a range that holds it.
+    # A row for a single code comes before a range that contains the code.
     rows = sorted(
         table("knowledge/provider_codes")["codes"], key=lambda row: any("-" in code for code in row.get("codes", ()))
     )
     for row in rows:
-        told = ProviderCode(
+        provider_code = ProviderCode(
             row["provider"], row["reason"], row["meaning"], row.get("todo"), row.get("vague", False), row["source"]
         )
         for text in row.get("codes", ()):
             for code in _range(text):
-                by_code.setdefault((told.provider, code), told)
-        by_words += [(words, told) for words in row.get("words", ())]
+                by_code.setdefault((provider_code.provider, code), provider_code)
+        by_words += [(words, provider_code) for words in row.get("words", ())]
     return by_code, Phrases(by_words)
 
 
 @cache
 def _phrases() -> Phrases[tuple[str, str]]:
-    """What servers say: the reason behind it, and whose words they are."""
+    """What servers write: each phrase with its reason and its source."""
     rows = table("knowledge/phrases")["phrases"]
     return Phrases((text, (row["reason"], row["source"])) for row in rows for text in row["texts"])
 
 
 def reply_text(text: str | None, reply_code: int | None) -> ReplyText:
-    """The words of the reply itself, without what our own server wrote before it."""
+    """The words of the reply itself, without the text that our own server wrote before it."""
     text = text or ""
     if reply_code is not None:
         starts = [start for mark in " -" if (start := text.find(f"{reply_code}{mark}")) >= 0]
@@ -157,12 +157,12 @@ def reply_text(text: str | None, reply_code: int | None) -> ReplyText:
 
 
 _reply_text = lru_cache(maxsize=64)(ReplyText)
-"""The same reply is looked at for its reason and for the blocklists that it names."""
+"""Cached because each reply is searched for its reason and for the blocklists that it names."""
 
 
 def words_without_recipient(event: Event) -> str | None:
-    """What was said, without the recipient's address: the words of a reply do not depend on it, and the same words come
-    again and again."""
+    """The event's text without the recipient's address. The reason does not depend on the address, and without it the
+    same text occurs again and again."""
     text, recipient = event.text, event.recipient
     if not text or not recipient or len(text) > MAX_TEXT or not _PLAIN_ADDRESS.fullmatch(recipient):
         return text
@@ -191,7 +191,7 @@ def finding_of(event: Event) -> Finding | None:
 
 
 def todo(found: Finding) -> str:
-    """What to do about a reason: what the provider asks for, else what one does in general."""
+    """What to do about a reason: what the provider asks for, else the general advice."""
     own = found.provider_code
     return own.todo if own is not None and own.todo and own.reason == found.reason else reasons()[found.reason].todo
 
@@ -204,14 +204,14 @@ def find_reason(code: EnhancedCode, reply_code: int | None, text: str | None, pr
         code: The enhanced code, or the undefined one of its class.
         reply_code: The three digits of the reply, if there was one.
         text: The reply or error as logged. Anyone may have written it; its length does not matter.
-        provider: Who refused. If that is unknown, signs in the text may tell, for the reason alone.
+        provider: Who refused. If that is unknown, signs in the text may identify it, but only to find the reason.
     """
     found = next(_findings(code, reply_code, reply_text(text, reply_code), provider))
     return replace(found, provider=OTHER) if provider == OURSELVES else found
 
 
 def _findings(code: EnhancedCode, reply_code: int | None, words: ReplyText, provider: str) -> Iterator[Finding]:
-    """What can be told of a reply, the most trusted first."""
+    """Every finding from a reply, the most trusted first."""
     by_code, by_words = _provider_codes()
     if provider == OTHER:
         provider = provider_by_words(words)
@@ -222,11 +222,11 @@ def _findings(code: EnhancedCode, reply_code: int | None, words: ReplyText, prov
     if own_code is not None and not own_code.vague:
         yield Finding(own_code.reason, provider, "provider code", own_code, own_code.source)
     usual = explain(code)
-    # A 552 says that there is no room, whatever an address code beside it says.
+    # A 552 means that there is no room, even with an address code beside it.
     if own_code is None and code in _certain() and not (reply_code == 552 and code.subject == 1):
         yield Finding(usual.reason, provider, "enhanced code", None, usual.reference)
-    if (told := _phrases().first(words)) is not None:
-        yield Finding(told[0], provider, "text", own_code, told[1])
+    if (phrase := _phrases().first(words)) is not None:
+        yield Finding(phrase[0], provider, "text", own_code, phrase[1])
     if own_code is not None:
         yield Finding(own_code.reason, provider, "provider code", own_code, own_code.source)
     if usual.reason != UNKNOWN:

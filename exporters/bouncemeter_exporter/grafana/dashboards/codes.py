@@ -1,4 +1,4 @@
-"""Codes and reasons: the story of a code or class."""
+"""Codes and reasons: what a code or class means, where it comes from, and what to do."""
 
 from __future__ import annotations
 

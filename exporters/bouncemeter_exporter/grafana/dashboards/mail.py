@@ -1,4 +1,4 @@
-"""Mail bounces: is it normal, what is refused, by whom?"""
+"""Mail bounces: is this normal, what is refused, and by whom?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What colours and words mean, the same on all dashboards."""
+"""The meaning of colours and words, the same on all dashboards."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ __all__ = [
 ]
 
 DELIVERED, HARD, SOFT, POLICY, WAITING = "green", "red", "orange", "purple", "dark-yellow"
-"""Colours of what became of mail: delivered, refused for good, deferred, refused with 5.7, waiting."""
+"""Colours of mail: delivered, refused for good, deferred, refused with 5.7, waiting."""
 
 NEUTRAL = "blue"
-"""The colour of what is neither good nor bad."""
+"""The colour of numbers that are neither good nor bad."""
 
 
 def values(**texts: tuple[str, str] | str) -> dict[str, Any]:
-    """A mapping of values to texts, or to texts and their colours."""
+    """A mapping from values to texts, or to texts with colours."""
     options = {}
     for index, (value, text) in enumerate(texts.items()):
         shown = {"text": text} if isinstance(text, str) else {"text": text[0], "color": text[1]}
@@ -52,10 +52,10 @@ def values(**texts: tuple[str, str] | str) -> dict[str, Any]:
 
 
 SEVERITIES = values(critical=("critical", "red"), warning=("warning", "orange"), none=("none", "text"))
-"""Severities of alerts in their colours."""
+"""Alert severities, with their colours."""
 
 KINDS = values(soft=("soft", SOFT), hard=("hard", HARD), none=("none", "text"))
-"""Kinds in their colours."""
+"""Kinds of bounces, with their colours."""
 
 
 def colours(**names: str) -> list[dict[str, Any]]:
@@ -72,7 +72,7 @@ def colours(**names: str) -> list[dict[str, Any]]:
 OUTCOMES = colours(delivered=DELIVERED, hard=HARD, bounced=HARD, soft=SOFT, expired="dark-red") + colours(
     **{"hard 5.7": POLICY}
 )
-"""The colours of outcomes and kinds as names of series."""
+"""Colours of series named after outcomes and kinds."""
 
 
 _CATEGORIES = (
@@ -87,12 +87,12 @@ _CATEGORIES = (
     "#5B6EE1",
     "#9C6B6B",
 )
-"""Colours that mean nothing, for names beside each other."""
+"""Colours without a meaning, to tell names apart."""
 
 
 def categories(*names: str) -> list[dict[str, Any]]:
-    """Colours of names, each name's the same on all dashboards."""
-    return colours(**{name: _CATEGORIES[place % len(_CATEGORIES)] for place, name in enumerate(names)}) + _REST
+    """Colours for names. A name has the same colour on all dashboards."""
+    return colours(**{name: _CATEGORIES[index % len(_CATEGORIES)] for index, name in enumerate(names)}) + _REST
 
 
 _REST = colours(**{"all others": "gray", "none": "gray"})
@@ -105,7 +105,7 @@ REASONS = categories(*reasons())
 
 
 def shades(colour: str, names: str = ".+") -> dict[str, Any]:
-    """Gives series, whose names are like an expression, shades of a colour."""
+    """An override that gives shades of a colour to series whose names match a regular expression."""
     return {
         "matcher": {"id": "byRegexp", "options": f"/^{names}$/"},
         "properties": [{"id": "color", "value": {"mode": "shades", "fixedColor": colour}}],
@@ -113,10 +113,10 @@ def shades(colour: str, names: str = ".+") -> dict[str, Any]:
 
 
 CODES = [shades(SOFT, r"4\..+"), shades(HARD, r"5\.[0-6].*"), shades(POLICY, r"5\.7.*"), *_REST]
-"""Codes and classes in the colour of their kind."""
+"""Codes and classes, in the colour of their kind."""
 
 SERVERS = [shades(NEUTRAL), *_REST]
-"""Servers and sources: what they are called is not what they mean."""
+"""Servers and sources, whose names have no meaning of their own."""
 
 
 def _by_code(text: Callable[[Explanation], str]) -> dict[str, str]:
@@ -128,32 +128,32 @@ def _by_code(text: Callable[[Explanation], str]) -> dict[str, str]:
 
 
 def titles() -> dict[str, Any]:
-    """What codes are called."""
+    """Titles of codes."""
     return values(**_by_code(lambda each: each.title), none="Nothing bounced in this time.")
 
 
 NUMBERS = {r"(\\d)\\.(\\d)\\.(\\d+)": "$1$2$3", r"(\\d)\\.(\\d)\\.x": "${1}${2}999", "none": "0"}
-"""How the label `code` becomes the number that stands for a text: a table makes room for several lines only where it
-knows them, and it does not look behind the strings that texts stand for."""
+"""Patterns that turn the label `code` into a number that stands for a text. A Grafana table makes room
+for several lines only if it knows the text, and it does not look up the text that a string stands for."""
 
 
 def _by_number(text: Callable[[Explanation], str]) -> dict[str, Any]:
-    found = {code.replace(".", "").replace("x", "999"): said for code, said in _by_code(text).items()}
+    found = {code.replace(".", "").replace("x", "999"): shown for code, shown in _by_code(text).items()}
     return values(**found, **{"0": "Nothing bounced in this time."})
 
 
 def meanings() -> dict[str, Any]:
-    """What codes mean, by their numbers."""
+    """Meanings of codes, by number (see `NUMBERS`)."""
     return _by_number(lambda each: each.meaning)
 
 
 def remedies() -> dict[str, Any]:
-    """What to do about codes, by their numbers."""
+    """What to do about codes, by number (see `NUMBERS`)."""
     return _by_number(lambda each: each.postmaster)
 
 
 def reason_meanings() -> dict[str, Any]:
-    """What reasons mean."""
+    """Meanings of reasons."""
     return values(**{each.name: each.meaning for each in reasons().values()}, none="Nothing bounced in this time.")
 
 

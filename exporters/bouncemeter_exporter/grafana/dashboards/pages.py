@@ -1,6 +1,6 @@
-"""Dashboards in Grafana's form: rows of panels, variables, links, and the marks of alerts that fire.
+"""Dashboards in Grafana's form: rows of panels, variables, links, and marks where alerts fire.
 
-A page is a list of rows of panels; where each stands follows from its width and height.
+A page is a list of rows of panels. The position of each panel follows from its width and height.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from bouncemeter_exporter.grafana.rules import panel_id
 __all__ = ["Folded", "dashboard", "link", "variable"]
 
 COLUMNS = 24
-"""The width of a page."""
+"""The width of a page, in Grafana's grid."""
 
 
 class Folded(NamedTuple):
-    """A row of the page that is closed until somebody opens it.
+    """A row of the page that is closed until a user opens it.
 
     Attributes:
-        title: What stands on it.
-        rows: What it holds.
+        title: Its heading.
+        rows: The rows of panels inside.
     """
 
     title: str
     rows: list[list[Panel]]
 
 
-KEPT = ("datasource", "job", "instance", "mta")
+SHARED_VARIABLES = ("datasource", "job", "instance", "mta")
 """Variables that all dashboards have."""
 
 
 def link(title: str, uid: str, **variables: str) -> dict[str, Any]:
-    """A link to a dashboard that keeps what is selected and the time, and sets variables.
+    """A link to a dashboard that keeps the time range and the selection, and sets variables.
 
     Args:
-        title: What a click does.
-        uid: The dashboard.
-        variables: Their values.
+        title: The text of the link.
+        uid: The uid of the dashboard.
+        variables: The values to set, by name.
     """
-    kept = [f"${{{each}:queryparam}}" for each in KEPT]
+    kept = [f"${{{each}:queryparam}}" for each in SHARED_VARIABLES]
     chosen = [f"var-{name}={value}" for name, value in variables.items()]
     return {"title": title, "url": f"/d/{uid}?{'&'.join([*kept, *chosen])}&${{__url_time_range}}"}
 
@@ -52,8 +52,8 @@ def variable(name: str, label: str, query: str) -> dict[str, Any]:
 
     Args:
         name: Its name.
-        label: What stands beside it.
-        query: What gives its values.
+        label: The text beside it.
+        query: The query that lists its values.
     """
     return {
         "type": "query",
@@ -95,11 +95,11 @@ FIRING = {
     (severity, colour): Queries().firing(severity=severity)
     for severity, colour in (("critical", "red"), ("warning", "orange"))
 }
-"""Alerts that fire, by severity and its colour."""
+"""Queries for firing alerts, by severity and its colour."""
 
 
 def _marked(firing: str, severity: str, colour: str) -> dict[str, Any]:
-    """What marks the times in which alerts fire."""
+    """An annotation that marks when alerts fire."""
     return {
         "name": f"{severity.capitalize()} alerts",
         "datasource": DATASOURCE,
@@ -125,10 +125,10 @@ def dashboard(
     """A page.
 
     Args:
-        uid: By which links find it.
-        title, text: The question that it answers, in some words and in sentences.
-        variables: What can be selected, besides the data source.
-        rows: From the top: rows of panels, headings, and folded rows.
+        uid: Its uid, for links.
+        title, text: The question it answers, in short and in full.
+        variables: What users can select, besides the data source.
+        rows: Rows of panels, headings and folded rows, from the top.
     """
     return {
         "uid": uid,
@@ -164,7 +164,7 @@ def dashboard(
 
 
 def _placed(rows: Sequence[list[Panel] | str | Folded]) -> list[Panel]:
-    """All panels with their places."""
+    """All panels, with their positions."""
     found: list[Panel] = []
     y = 0
     for row in rows:
@@ -190,7 +190,7 @@ def _placed(rows: Sequence[list[Panel] | str | Folded]) -> list[Panel]:
                 "panels": inside,
             }
         )
-        y = below  # Grafana closes the gap below a folded row
+        y = below  # Grafana closes the gap under a folded row
     return found
 
 

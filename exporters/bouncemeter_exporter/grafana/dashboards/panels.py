@@ -1,4 +1,4 @@
-"""Panels in Grafana's form (schema v1), as plain dictionaries: numbers, graphs, heat maps."""
+"""Panels in Grafana's form (schema v1), as plain dictionaries: single numbers, graphs, heat maps."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Panel = dict[str, Any]
 Mappings = Sequence[Mapping[str, Any]]
 
 _CALCULATIONS = {"mean": "Mean", "sum": "Total", "min": "Min", "lastNotNull": "Last *"}
-"""How legends call what they are sorted by."""
+"""Column titles in a legend, by calculation: the legend sorts by title."""
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
 def sized(width: int, height: int, shown: Panel) -> Panel:
-    """A panel of a size; its row decides where it stands."""
+    """A panel with a size; its row sets its position."""
     return shown | {"gridPos": {"w": width, "h": height}}
 
 
@@ -49,7 +49,7 @@ def panel(
     now: bool = False,
     exemplars: bool = False,
 ) -> Panel:
-    """What all panels have: the queries with the names of their series, options, and how fields are shown."""
+    """What all panels share: queries with the names of their series, options, and how fields look."""
     return {
         "id": panel_id(title),
         "type": kind,
@@ -66,7 +66,7 @@ def panel(
 
 
 def levels(*steps: tuple[float | None, str]) -> dict[str, Any]:
-    """Thresholds: from each number on, a colour; the first begins below all."""
+    """Thresholds: the colour from each number upwards. The first has no lower bound."""
     return {"mode": "absolute", "steps": [{"value": value, "color": colour} for value, colour in steps]}
 
 
@@ -84,17 +84,17 @@ def stat(
     links: Sequence[Mapping[str, Any]] = (),
     legend: str = "",
 ) -> Panel:
-    """One number of this moment, or of all the time that is shown.
+    """One number, for now or for the time range shown.
 
     Args:
         title, text: What it is, in a word and in sentences.
-        query: Gives one series.
+        query: A query that returns one series.
         unit: Its unit.
-        colour: Its colour, if that does not follow thresholds.
+        colour: Its colour, unless `thresholds` sets it.
         thresholds: Its colours by value.
         mappings: Texts for values.
-        nothing: What is written if there is no series.
-        decimals: Digits after the point.
+        nothing: The text to show without a series.
+        decimals: Digits after the decimal point.
         links: Where a click leads.
         legend: The name of the series.
     """
@@ -146,18 +146,18 @@ def lines(
     """A graph of lines.
 
     Args:
-        title, text: What it shows, in some words and in sentences.
+        title, text: What it shows, in a few words and in sentences.
         queries: Queries and the names of their series.
-        unit: The unit of all of them.
+        unit: The unit of all series.
         overrides: Colours and styles of series.
         limit: A dashed line at a number, in a colour.
-        stacked: Whether the series stand on each other.
-        steps: Whether a value stands until the next.
+        stacked: Whether to stack the series.
+        steps: Whether to draw each value flat until the next.
         maximum: The end of the axis.
-        interval: The least time from point to point.
-        exemplars: Whether messages are shown as dots.
+        interval: The shortest time between points.
+        exemplars: Whether to show exemplars as dots.
         links: Where a click on a point leads.
-        legend: What the legend tells of each series.
+        legend: The calculations that the legend shows for each series.
     """
     custom: dict[str, Any] = {
         "drawStyle": "line",
@@ -184,7 +184,7 @@ def bars(
     links: Sequence[Mapping[str, Any]] = (),
     legend: Sequence[str] = ("sum", "max"),
 ) -> Panel:
-    """Counts as bars, of five minutes at least, on each other. The arguments are those of `lines`."""
+    """Counts as stacked bars of at least five minutes. The arguments are those of `lines`."""
     custom: dict[str, Any] = {
         "drawStyle": "bars",
         "axisSoftMax": 5,
@@ -209,7 +209,7 @@ def _graph(
     *,
     exemplars: bool,
     limit: tuple[float, str] | None,
-    **defaults: Any,  # noqa: ANN401 - of fields, as Grafana has them
+    **defaults: Any,  # noqa: ANN401 - Grafana's field settings
 ) -> Panel:
     return panel(
         "timeseries",
@@ -243,9 +243,9 @@ def heatmap(title: str, text: str, query: str, *, unit: str) -> Panel:
     """How a histogram's buckets fill over time.
 
     Args:
-        title, text: What it shows, in some words and in sentences.
-        query: Gives the increase of each bucket, by `le`.
-        unit: The unit of the bounds.
+        title, text: What it shows, in a few words and in sentences.
+        query: A query for the increase of each bucket, by `le`.
+        unit: The unit of the bucket bounds.
     """
     found = panel(
         "heatmap",

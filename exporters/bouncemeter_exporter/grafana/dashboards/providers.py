@@ -1,4 +1,4 @@
-"""Providers: who takes our mail, who refuses it, and how?"""
+"""Providers: who accepts our mail, who refuses it, and how?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bouncemeter_exporter.grafana.dashboards.variables import PROVIDER, SERVERS
 
 __all__ = ["dashboard"]
 
-THIS = "${__field.labels.provider}"
+CLICKED_PROVIDER = "${__field.labels.provider}"
 
 
 def dashboard(thresholds: shared.Thresholds) -> dict[str, Any]:
@@ -56,12 +56,12 @@ def delivered(q: Queries) -> dict[str, Any]:
 
 
 def refusals(q: Queries, window: str, thresholds: shared.Thresholds) -> str:
-    """The share of recipients that each provider refused or deferred, of those with enough."""
-    bounced, taken = (
+    """The share of recipients that each provider refused or deferred, for providers with enough recipients."""
+    bounced, delivered = (
         q.count("mail_bounces", window, "provider"),
         q.count("mail_recipients", window, "provider", outcome="delivered"),
     )
-    return f"{bounced} / (({bounced}) + ({taken} or {bounced} * 0) >= {thresholds['ratio_recipients']:g})"
+    return f"{bounced} / (({bounced}) + ({delivered} or {bounced} * 0) >= {thresholds['ratio_recipients']:g})"
 
 
 def refusing(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def ratio(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
         overrides=meaning.PROVIDERS,
         limit=(bound, "red"),
         maximum=1,
-        links=[link("This provider", shared.PROVIDERS, provider=THIS)],
+        links=[link("This provider", shared.PROVIDERS, provider=CLICKED_PROVIDER)],
     )
 
 
@@ -143,7 +143,7 @@ def policy(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
         unit="locale",
         overrides=meaning.PROVIDERS,
         limit=(flood, "red"),
-        links=[link("This provider", shared.PROVIDERS, provider=THIS)],
+        links=[link("This provider", shared.PROVIDERS, provider=CLICKED_PROVIDER)],
     )
 
 
@@ -168,5 +168,5 @@ def waiting(q: Queries) -> dict[str, Any]:
         unit="locale",
         overrides=meaning.PROVIDERS,
         stacked=True,
-        links=[link("This provider", shared.PROVIDERS, provider=THIS)],
+        links=[link("This provider", shared.PROVIDERS, provider=CLICKED_PROVIDER)],
     )

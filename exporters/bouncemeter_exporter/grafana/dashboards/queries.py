@@ -1,6 +1,6 @@
-"""PromQL of the dashboards: what is selected follows the variables, and what is born is counted.
+"""PromQL of the dashboards: selectors follow the variables, and counts include the first value of a new series.
 
-A dashboard's variables filter each metric by those of its labels that they are named after.
+A dashboard's variable filters every metric that has a label of the same name.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ LABELS = {
     "bouncemeter_lines": "source mta result",
     "bouncemeter_last_event_timestamp_seconds": "mta",
 }
-"""The labels of each metric, besides those of all."""
+"""The labels of each metric, besides `TARGET_LABELS`."""
 
-OF_ALL = ["job", "instance"]
-"""The labels that Prometheus gives to every metric."""
+TARGET_LABELS = ["job", "instance"]
+"""The labels that Prometheus adds to every metric."""
 
 FROM_ZERO = {"mail_bounces", "mail_recipients", "mail_rejections", "mail_blocklist_hits"}
-"""Counters whose series are born late, and which recording rules let begin at zero."""
+"""Counters whose series appear late. Recording rules make them begin at zero."""
 
 TOP = 9
-"""As many series of a graph are told apart, the rest is one."""
+"""The number of series in a graph, besides one for the rest."""
 
 RANGE, RATE = "$__range", "$__rate_interval"
-"""Windows: all that is shown, and from one point of a graph to the next."""
+"""Windows: the whole time range shown, and the time between two points of a graph."""
 
 
 class Queries:
     """Writes the queries of one dashboard.
 
     Args:
-        variables: The names of its variables that filter, besides job and instance.
+        variables: The names of the variables that filter, besides job and instance.
 
-    A label's value that begins with `~` is an expression, one with `!` is what the label must not be.
+    A label value that begins with `~` is a regular expression. One that begins with `!` is excluded.
     """
 
     def __init__(self, *variables: str) -> None:
@@ -53,40 +53,40 @@ class Queries:
 
         Args:
             metric: The metric, without a counter's or histogram's suffix.
-            name: The series' name, if it is another one.
-            labels: What labels must be.
+            name: The series' name, if it differs.
+            labels: The values of labels.
         """
         own = LABELS.get(metric, "").split()
-        chosen = [f'{each}=~"${each}"' for each in ("job", "instance", *self.variables) if each in own + OF_ALL]
+        chosen = [f'{each}=~"${each}"' for each in ("job", "instance", *self.variables) if each in own + TARGET_LABELS]
         for label, value in labels.items():
             operator = {"~": "=~", "!": "!="}.get(value[:1], "=")
             chosen.append(f'{label}{operator}"{value.lstrip("~!")}"')
         return f"{name or metric}{{{', '.join(chosen)}}}"
 
     def firing(self, **labels: str) -> str:
-        """A selector of alerts of ours that fire."""
+        """A selector for our alerts that fire."""
         return self.select("ALERTS", alertstate="firing", **labels, alertname="~Mail.+|Bouncemeter.+")
 
     def up(self) -> str:
-        """Whether each exporter that is known answers; Prometheus scrapes others too."""
+        """Whether each known bouncemeter exporter answers; Prometheus scrapes others too."""
         known = f"max_over_time({self.select('bouncemeter_build_info')}[1d])"
         return f"{self.select('up')} and on (job, instance) {known}"
 
     def count(self, metric: str, window: str, by: str = "", when: str = "", **labels: str) -> str:
-        """How many there were in a window, by labels; `when` is an offset or another time than that of the query."""
+        """The count in a window, by labels. `when` is an offset, or a time other than the query's."""
         return f"{_sum(by)}({self._counted('increase', metric, window, when, labels)})"
 
     def per_bar(self, metric: str, by: str = "", **labels: str) -> str:
-        """How many there were in each bar of a graph. The window of a rate reaches back to the bar before, so that
-        nothing between two bars is lost; the bar's own length makes a count of it."""
+        """The count in each bar of a graph. The rate's window reaches back into the previous bar, so nothing between
+        two bars is lost. The rate times the bar's length is the count."""
         return f"$__interval_ms / 1000 * {_sum(by)}({self._counted('rate', metric, RATE, '', labels)})"
 
     def per_minute(self, metric: str, by: str = "", **labels: str) -> str:
-        """How many a minute, from point to point of a graph, by labels."""
+        """The rate per minute at each point of a graph, by labels."""
         return f"60 * {_sum(by)}({self._counted('rate', metric, RATE, '', labels)})"
 
     def top(self, metric: str, label: str, **labels: str) -> tuple[str, str]:
-        """Counts in each bar: of the values of a label that have most over all, and of the rest."""
+        """Two counts in each bar: of a label's values with the highest totals, and of all others."""
         each = self.per_bar(metric, label, **labels)
         most = f"on ({label}) topk({TOP}, {self.count(metric, RANGE, label, '@ end()', **labels)} > 0)"
         return or_none(f"{each} and {most}", label), f"sum({each} unless {most}) > 0"
@@ -104,7 +104,7 @@ def _sum(by: str) -> str:
 
 
 def or_none(query: str, *labels: str) -> str:
-    """A query, or one zero under the name `none` if it gives nothing: that nothing happened is an answer too."""
+    """A query, or a single zero named `none` if the query is empty, so that a graph shows that nothing happened."""
     nothing = "vector(0)"
     for label in labels:
         nothing = f'label_replace({nothing}, "{label}", "none", "", "")'

@@ -1,4 +1,4 @@
-"""Queue and exporter: what waits and why, and can the numbers be trusted?"""
+"""Queue and exporter: what waits, why, and can you trust the numbers?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Panels that stand on more than one dashboard."""
+"""Panels that more than one dashboard uses."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ __all__ = [
 ]
 
 MAIL, CODES, PROVIDERS, QUEUE = "bouncemeter-mail", "bouncemeter-codes", "bouncemeter-providers", "bouncemeter-queue"
-"""The dashboards' uids, to which alerts link too."""
+"""The dashboards' uids. Alerts link to them too."""
 
 Thresholds = Mapping[str, float]
-"""The alerts' thresholds by name."""
+"""The alert thresholds, by name."""
 
 SERVER = "job, instance, mta"
-"""The labels that tell one mail server from another."""
+"""The labels that identify one mail server."""
 
 
 def alerts_that_fired() -> Panel:
@@ -54,7 +54,7 @@ def alerts_that_fired() -> Panel:
 
 
 def exporter_up() -> Panel:
-    """Whether what counts all this is there."""
+    """Whether the exporter is up."""
     return stat(
         "Exporter",
         "Whether every exporter answers Prometheus now. While one is down nothing of its server is counted, and all"
@@ -69,7 +69,7 @@ def exporter_up() -> Panel:
 
 
 def alerts_firing() -> Panel:
-    """How many alerts fire."""
+    """The number of firing alerts."""
     return stat(
         "Alerts",
         "Alerts that fire now; their times are marked in every graph, critical ones in red. Normal: none. What to do"
@@ -83,7 +83,7 @@ def alerts_firing() -> Panel:
 
 
 def policy(queries: Queries, thresholds: Thresholds) -> Panel:
-    """The number that the alert of a flood looks at."""
+    """The number that the flood alert watches."""
     flood = thresholds["policy_flood"]
     return stat(
         "5.7.x, 10 min",
@@ -98,14 +98,14 @@ def policy(queries: Queries, thresholds: Thresholds) -> Panel:
 
 
 def waiting_query(queries: Queries, by: str = "") -> str:
-    """How many recipients wait; 0 of a server without any, nothing of one whose exporter is down."""
+    """The number of waiting recipients: 0 if a server has none, no value if its exporter is down."""
     sum_by = f"sum by ({by}) " if by else "sum"
     alive = f"{sum_by}({queries.select('mail_deferred_oldest_seconds')}) * 0"
     return f"{sum_by}({queries.select('mail_deferred_recipients')}) or {alive}"
 
 
 def waiting(queries: Queries, thresholds: Thresholds) -> Panel:
-    """Who waits."""
+    """The number of waiting recipients."""
     backlog = thresholds["backlog"]
     return stat(
         "Waiting",
@@ -120,7 +120,7 @@ def waiting(queries: Queries, thresholds: Thresholds) -> Panel:
 
 
 def hard_ratio(queries: Queries, thresholds: Thresholds) -> tuple[Panel, Panel]:
-    """The share of recipients that are refused for good: of all that is shown, and over time."""
+    """The share of recipients that are refused for good: over the whole time range, and over time."""
     few, bound = thresholds["ratio_recipients"], thresholds["hard_bounce_ratio"]
 
     def share(window: str, when: str = "") -> tuple[str, str]:
@@ -167,11 +167,11 @@ def hard_ratio(queries: Queries, thresholds: Thresholds) -> tuple[Panel, Panel]:
 
 
 def top_codes(queries: Queries, *, story: bool = False, title: str = "Top codes") -> Panel:
-    """What was refused most: codes with their meaning.
+    """The codes with most bounces, with their meaning.
 
     Args:
-        queries: Of the dashboard.
-        story: Whether the meaning and the remedy stand in full.
+        queries: The dashboard's queries.
+        story: Whether to show the meaning and the remedy in full.
         title: The panel's title.
     """
     labels = "kind, code, reason"
@@ -179,7 +179,7 @@ def top_codes(queries: Queries, *, story: bool = False, title: str = "Top codes"
     total = queries.count("mail_bounces", RANGE)
     most = f"topk(15, {counted} > 0)"
 
-    def told(query: str) -> str:
+    def with_texts(query: str) -> str:
         named = or_none(query, "kind", "code", "reason")
         if not story:
             return f'label_replace({named}, "meaning", "$1", "code", "(.+)")'
@@ -203,7 +203,7 @@ def top_codes(queries: Queries, *, story: bool = False, title: str = "Top codes"
         "The codes that recipients were refused or deferred with, most first, fifteen at most, in the time that is"
         " shown. A soft one counts at the first deferral. A click on a code or reason opens its story; `x` is a code"
         " that is not registered. Normal: 5.1.1 and 4.2.2 lead; 5.7 among the first is a matter of reputation.",
-        {"recipients": told(most), "share": told(f"{most} / on () group_left () ({total} > 0)")},
+        {"recipients": with_texts(most), "share": with_texts(f"{most} / on () group_left () ({total} > 0)")},
         [
             Column("code", "Code", 70, link=by_code),
             Column("kind", "Kind", 50, mapping=meaning.KINDS, cell="text"),
@@ -228,16 +228,16 @@ def top_bars(
     exemplars: bool = False,
     **labels: str,
 ) -> Panel:
-    """Counts by a label: the nine values with most in the time that is shown, and the rest.
+    """Counts by a label: the nine values with most in the time range shown, and the rest.
 
     Args:
-        queries: Of the dashboard.
+        queries: The dashboard's queries.
         label: `code`, `provider` or `reason`.
-        title, text: What it shows, in some words and in sentences.
-        metric: What is counted.
-        leads_to: The dashboard to which a click leads.
-        exemplars: Whether messages are shown as dots.
-        labels: What is counted of it.
+        title, text: What it shows, in a few words and in sentences.
+        metric: The metric to count.
+        leads_to: The dashboard that a click opens.
+        exemplars: Whether to show exemplars as dots.
+        labels: Only count series with these values of labels.
     """
     most, rest = queries.top(metric, label, **labels)
     colours = {"code": meaning.CODES, "provider": meaning.PROVIDERS, "reason": meaning.REASONS}
@@ -254,7 +254,7 @@ def top_bars(
 
 
 def providers(queries: Queries, thresholds: Thresholds, title: str) -> Panel:
-    """Who takes and who refuses."""
+    """Which providers accept mail, and which refuse it."""
     by = "provider"
     few, bound = thresholds["ratio_recipients"], thresholds["provider_refusal_ratio"]
     hard = queries.count("mail_bounces", RANGE, by, kind="hard")

@@ -1,4 +1,4 @@
-"""Tables in Grafana's form: a row for each set of labels, and how each column looks."""
+"""Tables in Grafana's form: one row for each set of labels, and the look of each column."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
-        name: The label, or the query's name, that it shows.
-        title: What stands above it.
-        width: In pixels; as wide as there is room without one.
+        name: The label or the query to show, by name.
+        title: Its heading.
+        width: In pixels; without one, the column takes the room that is left.
         unit: The unit of a number.
         mapping: Texts for its values.
-        cell: How a cell looks: `auto`, `text` (coloured text) or `gauge`.
+        cell: The look of a cell: `auto`, `text` (coloured text) or `gauge`.
         link: Where a click leads.
-        colour: Of a gauge.
+        colour: The colour of coloured text or of a gauge.
         thresholds: Colours by value.
-        text: Whether its values are numbers that stand for text of several lines (see `told`).
+        text: Whether its values are numbers that stand for text of several lines (see `meaning.NUMBERS`).
     """
 
     name: str
@@ -38,7 +38,7 @@ class Column(NamedTuple):
     text: bool = False
 
     def override(self) -> dict[str, Any]:
-        """How Grafana is told."""
+        """The column in Grafana's form."""
         return {
             "matcher": {"id": "byName", "options": self.title},
             "properties": [{"id": name, "value": value} for name, value in self._properties()],
@@ -80,13 +80,13 @@ def table(
     *,
     sort: str,
 ) -> Panel:
-    """A table of this moment, or of all the time that is shown: a row for each set of labels.
+    """A table for now or for the time range shown, with one row for each set of labels.
 
     Args:
-        title, text: What it shows, in some words and in sentences.
-        queries: By the name of the column that shows it, each query with the same labels.
-        columns: In order; what is not named is not shown.
-        sort: The title of the column that decides the order, most first.
+        title, text: What it shows, in a few words and in sentences.
+        queries: Queries with the same labels, by the name of the column that shows each.
+        columns: The columns in order; labels without a column are hidden.
+        sort: The title of the column to sort by, highest first.
     """
     named = [
         {
@@ -105,7 +105,7 @@ def table(
             "renameByName": {column.name: column.title for column in columns},
         },
     }
-    told = [{"targetField": column.name, "destinationType": "number"} for column in columns if column.text]
+    conversions = [{"targetField": column.name, "destinationType": "number"} for column in columns if column.text]
     hidden = {
         "id": "organize",
         "options": {"excludeByName": dict.fromkeys(values, True), "indexByName": {}, "renameByName": {}},
@@ -132,5 +132,5 @@ def table(
         now=True,
     )
     merged = [{"id": "merge", "options": {}}] if len(queries) > 1 else []
-    numbers = [{"id": "convertFieldType", "options": {"conversions": told, "fields": {}}}] if told else []
+    numbers = [{"id": "convertFieldType", "options": {"conversions": conversions, "fields": {}}}] if conversions else []
     return found | {"transformations": [*named, hidden, *merged, *numbers, shown]}
