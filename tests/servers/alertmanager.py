@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-from .net import free_port, is_ready, wait_until
-from .programs import program
+from .net import free_port, is_ready, stopping_on_failure, wait_until
+from .programs import ROOT, program
 
 CONFIG = """\
 route:
@@ -51,6 +51,8 @@ class Alertmanager:
         threading.Thread(target=self._receiver.serve_forever, daemon=True).start()
         config = self.base / "alertmanager.yml"
         config.write_text(CONFIG.format(port=self._receiver.server_port))
+        templates = self.base / "alertmanager-templates-of-the-test"  # see tests/servers/install
+        templates.symlink_to(ROOT / "usr/share/prometheus/alertmanager")
         self._process = subprocess.Popen(
             [
                 str(program("prometheus-alertmanager", "alertmanager")),
@@ -59,9 +61,11 @@ class Alertmanager:
                 f"--web.listen-address=127.0.0.1:{self.port}",
                 "--cluster.listen-address=",
                 "--log.level=error",
-            ]
+            ],
+            cwd=self.base,
         )
-        wait_until(lambda: is_ready(self.port), 120, "Alertmanager does not become ready")
+        with stopping_on_failure(self):
+            wait_until(lambda: is_ready(self.port), 120, "Alertmanager does not become ready")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from .net import free_port, wait_for
+from .net import free_port, stopping_on_failure, wait_for
 from .programs import program
 
 CONFIG = """\
@@ -163,7 +163,8 @@ class Exim:
 
     def __enter__(self) -> Exim:
         self._daemon = subprocess.Popen([str(self._binary), "-C", str(self.config), "-bdf"])
-        wait_for(self.port)
+        with stopping_on_failure(self):
+            wait_for(self.port)
         return self
 
     def __exit__(self, *_: object) -> None:

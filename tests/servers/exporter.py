@@ -40,6 +40,8 @@ class Exporter:
         end = time.monotonic() + 120
         while self.status("/-/ready") != 200:
             if time.monotonic() > end or self.process.poll() is not None:
+                self.process.kill()
+                self.process.wait()
                 raise TimeoutError(f"not ready: {self.said}")
             time.sleep(0.05)
         return self

@@ -8,7 +8,8 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 PORTS = range(10_000, 32_000)
 """Below those that the kernel gives to clients, so that no connection of another test is in the way."""
@@ -57,6 +58,16 @@ def wait_until(settled: Callable[[], bool], seconds: float, what: str, pause: fl
         if time.monotonic() > end:
             raise TimeoutError(what)
         time.sleep(pause)
+
+
+@contextmanager
+def stopping_on_failure(server: AbstractContextManager[object]) -> Iterator[None]:
+    """Stop a server that was started if what follows fails, so that no process is left."""
+    try:
+        yield
+    except BaseException:
+        server.__exit__(None, None, None)
+        raise
 
 
 def wait_for(port: int) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from .net import free_port, wait_for
+from .net import free_port, stopping_on_failure, wait_for
 from .programs import program
 
 MASTER = """\
@@ -164,7 +164,8 @@ class Postfix:
         subprocess.run(
             ["postfix", "-c", str(self.config), "start"], check=True, capture_output=True, env=environment, timeout=300
         )
-        wait_for(self.port)
+        with stopping_on_failure(self):
+            wait_for(self.port)
         return self
 
     def __exit__(self, *_: object) -> None:

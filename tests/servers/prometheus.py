@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from .net import free_port, is_ready, wait_until
+from .net import free_port, is_ready, stopping_on_failure, wait_until
 
 CONFIG = """\
 global:
@@ -49,8 +49,8 @@ class Prometheus:
                 "--log.level=error",
             ]
         )
-        # It accepts connections some time before.
-        wait_until(lambda: is_ready(self.port), 120, "Prometheus does not become ready")
+        with stopping_on_failure(self):  # it accepts connections some time before
+            wait_until(lambda: is_ready(self.port), 120, "Prometheus does not become ready")
         return self
 
     def __exit__(self, *_: object) -> None:

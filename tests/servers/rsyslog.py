@@ -7,7 +7,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from .net import wait_until
+from .net import stopping_on_failure, wait_until
 from .programs import ROOT
 
 
@@ -29,7 +29,8 @@ class Rsyslog:
         modules = ROOT / "usr/lib" / f"{os.uname().machine}-linux-gnu" / "rsyslog"
         where = ["-M", str(modules)] if modules.is_dir() else []
         self._process = subprocess.Popen(["rsyslogd", *where, "-n", "-f", str(self._config), "-i", str(self._pid)])
-        wait_until(self.socket.exists, 120, "rsyslogd does not listen")
+        with stopping_on_failure(self):
+            wait_until(self.socket.exists, 120, "rsyslogd does not listen")
         return self
 
     def __exit__(self, *_: object) -> None:
