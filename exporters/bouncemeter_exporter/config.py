@@ -16,6 +16,9 @@ max_messages = 1000000
 [providers.partner]
 hosts = ["mx.partner.example"]
 domains = ["partner.example"]
+
+[reasons]
+mailbox_full = ["box of * is resting"]
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bouncemeter.knowledge.providers import check_providers
+from bouncemeter.knowledge.providers import add_providers, check_providers
+from bouncemeter.knowledge.reasons import add_phrases, check_phrases
 
 from bouncemeter_exporter.counting.memory import MAX_AGE, MAX_MESSAGES
 
@@ -72,6 +76,12 @@ class Config:
     max_age: float = MAX_AGE
     max_messages: int = MAX_MESSAGES
     providers: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    reasons: dict[str, list[str]] = field(default_factory=dict)
+
+    def add_knowledge(self) -> None:
+        """Add the providers and the phrases of reasons to those that are known, before any log is read."""
+        add_providers(self.providers)
+        add_phrases(self.reasons)
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -112,6 +122,7 @@ def read_config(path: Path) -> Config:
         max_age=_duration(_take(ledger, "max_age", str, path, default=""), path),
         max_messages=_take(ledger, "max_messages", int, path, default=MAX_MESSAGES),
         providers=_providers(_take(data, "providers", dict, path, default={}), path),
+        reasons=_reasons(_take(data, "reasons", dict, path, default={}), path),
     )
     for name in (*data, *(f"web.{key}" for key in web), *(f"ledger.{key}" for key in ledger)):
         raise ConfigError(f"{path}: there is no setting {name}")
@@ -150,6 +161,14 @@ def _providers(given: dict[str, Any], path: Path) -> dict[str, dict[str, list[st
             raise ConfigError(f"{path}: providers.{name} must be a table of hosts and domains")
     try:
         check_providers(given)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return given
+
+
+def _reasons(given: dict[str, Any], path: Path) -> dict[str, list[str]]:
+    try:
+        check_phrases(given)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
     return given

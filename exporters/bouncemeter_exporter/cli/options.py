@@ -21,7 +21,7 @@ __all__ = [
     "fail",
     "reading_errors",
     "say",
-    "use_providers",
+    "use_config",
 ]
 
 FAILURE = 1
@@ -45,7 +45,8 @@ FormatOf = Annotated[
     str | None, typer.Option("--format-of", metavar="NAME", help="The logs' format; detected by default.")
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; only its providers are used here.")
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Settings in TOML; only its providers and reasons are used here."),
 ]
 Output = Annotated[OutputFormat, typer.Option("--format", help="Output format.")]
 
@@ -74,14 +75,12 @@ def reading_errors() -> Iterator[None]:
         fail(error)
 
 
-def use_providers(config: Path | None) -> None:
-    """Add the providers of a configuration file."""
-    from bouncemeter.knowledge.providers import add_providers
-
-    from bouncemeter_exporter.config import ConfigError, read_config
+def use_config(config: Path | None) -> None:
+    """Add the providers and the phrases of reasons of a configuration file."""
+    from bouncemeter_exporter.config import Config, ConfigError, read_config
 
     try:
-        add_providers(read_config(config).providers if config else {})
+        (read_config(config) if config else Config()).add_knowledge()
     except ConfigError as error:
         fail(error)
 

@@ -16,7 +16,7 @@ from bouncemeter_exporter.cli.options import (
     collect_garbage_seldom,
     reading_errors,
     say,
-    use_providers,
+    use_config,
 )
 
 __all__ = ["report"]
@@ -42,7 +42,7 @@ def report(
     from bouncemeter_exporter.reporting.logs import Logs
     from bouncemeter_exporter.reporting.summary import summarise
 
-    use_providers(config)
+    use_config(config)
     collect_garbage_seldom()
     with reading_errors():
         summary = summarise(Logs.find(logs, format_of, say), jobs)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bouncemeter.blocks import Block
@@ -17,7 +18,10 @@ from bouncemeter_exporter.sources.files import log_files
 from bouncemeter_exporter.sources.lines import STDIN, SourceError, open_log, read_text
 from bouncemeter_exporter.sources.log import LogReader, UnknownFormatError, oldest_first
 
-__all__ = ["Logs"]
+__all__ = ["Logs", "OnUnparsed"]
+
+OnUnparsed = Callable[[str, int, str], None]
+"""Takes the log's name, the number and the text of a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,16 @@ class Logs:
             raise SourceError(f"there is no log in {', '.join(arguments)}")
         return Logs(paths, chosen, arguments, say)
 
-    def read(self, task: str, about: frozenset[str] = frozenset()) -> Iterator[tuple[LogReader, Block]]:
+    def read(
+        self, task: str, about: frozenset[str] = frozenset(), on_unparsed: OnUnparsed | None = None
+    ) -> Iterator[tuple[LogReader, Block]]:
         """Read all logs, a block at a time, each block with the reader that counts its lines.
 
         Args:
             task: What the progress bar says.
             about: Words to look for; lines with none of them may be skipped.
+            on_unparsed: Called with the log's name, the number and the text of each line that should have been
+                understood.
 
         Raises:
             SourceError: A log cannot be read.
@@ -65,19 +73,20 @@ class Logs:
         with progress(sum(path.stat().st_size for path in self.paths if path), task) as advance:
             for path in self.paths:
                 try:
-                    yield from self._read_one(path, advance, about)
+                    yield from self._read_one(path, advance, about, on_unparsed)
                 except UnknownFormatError as error:
                     if path is None or str(path) in self.named:
                         raise
                     self.say(str(error))
 
     def _read_one(
-        self, path: Path | None, advance: Advance, about: frozenset[str]
+        self, path: Path | None, advance: Advance, about: frozenset[str], on_unparsed: OnUnparsed | None
     ) -> Iterator[tuple[LogReader, Block]]:
         name = str(path) if path else "standard input"
         # No line of an old file is later than its last change, which gives the year.
         last_change = path.stat().st_mtime if path else time.time()
-        log = LogReader(name, self.parser, clock=lambda: last_change, about=about)
+        noted = partial(on_unparsed, name) if on_unparsed is not None else None
+        log = LogReader(name, self.parser, clock=lambda: last_change, about=about, on_unparsed=noted)
         with closing(open_log(path) if path else sys.stdin.buffer) as stream:
             for text, size in read_text(stream, name):
                 yield log, log.read(text)

@@ -10,7 +10,7 @@ from bouncemeter.event import Event
 from bouncemeter.knowledge.providers import provider_of
 from bouncemeter.knowledge.reasons import reason_of
 
-__all__ = ["record", "redacted", "rfc3339"]
+__all__ = ["record", "redacted", "redacted_text", "rfc3339"]
 
 Record = dict[str, str | int | float | None]
 
@@ -60,13 +60,18 @@ def redacted(found: Record) -> Record:
         if address := found[key]:
             hidden[key] = _hash_address(str(address))
     if found["text"]:
-        text = _ADDRESS.sub(lambda match: _hash_address(match[0]), str(found["text"]))
+        text = redacted_text(str(found["text"]))
         for key in ("recipient", "original_recipient", "sender"):
             local = str(found[key] or "").rpartition("@")[0].strip('"')
             if len(local) > 1:
                 text = re.sub(rf"(?<![\w@]){re.escape(local)}(?![\w@])", _hash(local), text)
         hidden["text"] = text
     return hidden
+
+
+def redacted_text(text: str) -> str:
+    """A text with the local part of every address hashed."""
+    return _ADDRESS.sub(lambda match: _hash_address(match[0]), text)
 
 
 def _hash_address(address: str) -> str:

@@ -14,7 +14,6 @@ import time
 from collections import Counter as Tally
 from collections.abc import Callable
 
-from bouncemeter.knowledge.providers import add_providers
 from bouncemeter.plugin import parser
 
 from bouncemeter_exporter.config import Config, SourceConfig
@@ -58,7 +57,7 @@ class Exporter:
 
     def __init__(self, config: Config, say: Callable[[str], None]) -> None:
         self._say = say
-        add_providers(config.providers)
+        config.add_knowledge()
         address = parse_listen_address(config.listen_address)
         self._stopping, self._caught_up = threading.Event(), threading.Event()
         self._state = State(config.state) if config.state else None

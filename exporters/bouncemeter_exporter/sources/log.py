@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bouncemeter.blocks import Block, read_lines
@@ -35,6 +35,8 @@ class LogReader:
         about: Words to look for: where the format allows it, lines with none of them may be skipped.
         memory: What an earlier reader of this log remembered of its lines.
         patient: Never give up: discard lines in an unknown format, and go on detecting.
+        on_unparsed: Called with the number and the text of each line that should have been understood; lines are then
+            read one by one.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class LogReader:
         *,
         memory: str | None = None,
         patient: bool = False,
+        on_unparsed: Callable[[int, str], None] | None = None,
     ) -> None:
         self.name = name
         self.parser = parser
         self.counts: ResultCounts = {"event": 0, "other": 0, "unparsed": 0}
         self._clock, self._about, self._patient = clock, about, patient
+        self._on_unparsed, self._number = on_unparsed, 0
         self._waiting = ""
         self._reader: LineReader | None = parser.reader(clock) if parser else None
         if memory is not None and isinstance(self._reader, Remembering):
@@ -74,15 +78,28 @@ class LogReader:
             text, self._waiting = self._waiting, ""
         if self._about and getattr(self.parser, "each_line_alone", False):
             text = "".join(f"{line}\n" for line in text.split("\n")[:-1] if any(word in line for word in self._about))
-        block = (
-            self._reader.block(text)
-            if isinstance(self._reader, BlockReader)
-            else read_lines(text.split("\n")[:-1], self._reader)
-        )
+        if self._on_unparsed is not None:
+            block = self._one_by_one(text, self._reader, self._on_unparsed)
+        elif isinstance(self._reader, BlockReader):
+            block = self._reader.block(text)
+        else:
+            block = read_lines(text.split("\n")[:-1], self._reader)
         self.counts["event"] += block.events
         self.counts["unparsed"] += block.unparsed
         self.counts["other"] += block.other
         return block
+
+    def _one_by_one(self, text: str, reader: LineReader, on_unparsed: Callable[[int, str], None]) -> Block:
+        found = Block()
+        for line in text.split("\n")[:-1]:
+            self._number += 1
+            block = read_lines([line], reader)
+            found.entries += block.entries
+            found.events, found.other = found.events + block.events, found.other + block.other
+            if block.unparsed:
+                found.unparsed += 1
+                on_unparsed(self._number, line)
+        return found
 
     @property
     def pending(self) -> bool:

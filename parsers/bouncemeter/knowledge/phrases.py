@@ -1,47 +1,102 @@
-"""Finds known phrases in a reply, in one pass however many phrases are known.
+"""Finds known words in what a server said, in one pass whatever the number of words known.
 
-Each phrase is filed under the one of its words that the fewest other phrases have. A text is split into words once,
-and is compared only with phrases filed under one of its words. So the cost depends on the length of the text, which is
-bounded, and not on the size of the table.
+Every phrase is filed under whichever of its words the fewest other phrases have. A text is cut into words once, and
+only phrases filed under one of these words are compared with it. So the cost depends on the length of the text, which
+is bounded, and not on the size of the table.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 __all__ = ["MAX_TEXT", "Phrases", "ReplyText"]
 
 MAX_TEXT = 1000
-"""How many characters of a reply are searched: what matters comes first."""
+"""Characters of a reply that are searched: what matters is at its beginning."""
 
 T = TypeVar("T")
 
 _WORD = re.compile(r"[^\W_]+")
-_ADDRESS = re.compile(r"<[^<>\s]{0,320}+>|[^\s@]{1,64}+@[^\s@]{1,255}+")
+_ADDRESS = re.compile(
+    r'<[^<>]{0,320}@[^<>]{0,255}+>|<[^<>\s]{0,320}+>|"[^"\n]{1,64}+"@[^\s<>]{1,255}+|[^\s@<>"]{1,64}+@[^\s@<>]{1,255}+'
+)
+_LINK = re.compile(r"(?i:\bhttps?:/|\bwww\.)[^\s<>\"']*+")
+# `OFR004_104` and `LPN105_104`: the machine's number before the code is of no interest.
+_NUMBERED = re.compile(r"\b(ofr|lpn|ouk)(?:aaa)?[0-9]{0,3}[_-]?([0-9]{3})\b")
+_SCHEME = re.compile(r"https?:/+")
 _NEXT_LINE = re.compile(r"(?:^| )[245][0-9]{2}[ -](?:#?[245]\.[0-9]{1,3}\.[0-9]{1,3}[ :])?")
 _IN_REPLY_TO = re.compile(r"\(in reply to [A-Za-z ]{1,40}\)?$")
+
+# In small letters, for Exchange's own words (`RESOLVER.ADR.RecipNotFound`) look like the name of a host.
+_DOT = re.compile(r"[a-z0-9_-]\.[a-z]")
+_HOST = re.compile(
+    r"(?<![\w.@-])(?:[a-z0-9_][a-z0-9_-]{0,62}+\.)++"
+    r"(?:[a-z]{2}|com|net|org|edu|gov|mil|int|info|biz|name|mail|email|online|cloud|host|app|dev|test|example|local|lan|"
+    r"internal|localdomain|arpa)(?![\w-]|\.\w)"
+)
 
 
 class ReplyText:
     """A reply, ready to be searched: in lower case, without addresses and the codes of further lines.
 
     Attributes:
+        original: The reply as it was.
         text: The words of the reply.
         words: The set of its words.
     """
 
-    __slots__ = ("text", "words")
+    __slots__ = ("_as_written", "_plain", "original", "text", "words")
 
     def __init__(self, text: str) -> None:
-        text = _IN_REPLY_TO.sub("", text[:MAX_TEXT]).replace("\u2019", "'").replace("\\n", " ")
-        text = _NEXT_LINE.sub(" ", " ".join(text.split()))
+        self.original = text = text[:MAX_TEXT]
+        if "in reply to" in text:
+            text = _IN_REPLY_TO.sub("", text)
+        text = _NEXT_LINE.sub(" ", " ".join(text.replace("\u2019", "'").replace("\\n", " ").split()))
         if "@" in text or "<" in text:
-            text = _ADDRESS.sub(" ", text)
-        self.text = " ".join(text.split()).lower()
+            text = " ".join(_ADDRESS.sub(" ", text).split())
+        self._as_written, self._plain = text, dict[frozenset[str], ReplyText]()
+        self._set_words(text)
+
+    def _set_words(self, text: str) -> None:
+        text = text.lower()
+        self.text = _NUMBERED.sub(r"\1_\2", text) if "ofr" in text or "lpn" in text or "ouk" in text else text
         self.words = frozenset(_WORD.findall(self.text))
+
+    def plain(self, sites: frozenset[str] = frozenset()) -> ReplyText:
+        """The same without links and names of hosts, for anybody can put words into these.
+
+        Args:
+            sites: Hosts that stay, such as `spamhaus.org`, with their subdomains.
+        """
+        found = self._plain.get(sites)
+        if found is None:
+            text = self._as_written
+
+            def known(match: re.Match[str]) -> str:
+                host = _SCHEME.sub("", match[0].lower()).partition("/")[0].partition(":")[0]
+                while host and host not in sites:
+                    host = host.partition(".")[2]
+                return f" {host} "
+
+            if "//" in text or "www." in text:
+                text = _LINK.sub(known, text)
+            if _DOT.search(text) is not None:
+                text = _HOST.sub(known, text)
+            found = self
+            if text != self._as_written:
+                found = ReplyText.__new__(ReplyText)
+                found.original, found._plain = self.original, {}
+                found._as_written = " ".join(text.split())
+                found._set_words(found._as_written)
+            self._plain[sites] = found
+        return found
+
+
+_Filed = tuple[int, frozenset[str], list[str], T]
+"""A phrase: its place in the table (the smallest is the most trusted), its words, its parts, its value."""
 
 
 class Phrases(Generic[T]):
@@ -52,38 +107,82 @@ class Phrases(Generic[T]):
     """
 
     def __init__(self, rows: Iterable[tuple[str, T]]) -> None:
-        listed = list(rows)
-        counts = Counter(word for phrase, _ in listed for word in set(_WORD.findall(phrase)))
-        self._filed: dict[str, list[tuple[int, list[str], T]]] = {}
-        for rank, (phrase, value) in enumerate(listed):
-            key = min(_WORD.findall(phrase), key=lambda word: (counts[word], -len(word)))
-            parts = [part.strip() for part in phrase.split("*")]
-            self._filed.setdefault(key, []).append((rank, parts, value))
+        listed = [(phrase, frozenset(_WORD.findall(phrase)), value) for phrase, value in rows]
+        self._having: dict[str, set[int]] = {}
+        for rank, (_, words, _) in enumerate(listed):
+            for word in words:
+                self._having.setdefault(word, set()).add(rank)
+        self._all: list[_Filed[T]] = []
+        self._filed: dict[str, list[_Filed[T]]] = {}
+        self._longer: dict[int, list[_Filed[T]]] = {}
+        for rank, (phrase, words, value) in enumerate(listed):
+            key = min(words, key=lambda word: (len(self._having[word]), -len(word), word))
+            self._all.append((rank, words, [part.strip() for part in phrase.split("*")], value))
+            self._filed.setdefault(key, []).append(self._all[-1])
 
     def first(self, reply: ReplyText) -> T | None:
-        """The value of the most trusted phrase in a text; None if it has none."""
-        found = min(self._all(reply), default=None, key=lambda each: each[0])
-        return None if found is None else found[1]
+        """The value of the most trusted phrase in a text; None if it has none. A phrase that only occurs inside a
+        longer one does not count: `no route to host` is not about a `route to`."""
+        for phrase in sorted(self._candidates(reply), key=_rank):
+            spans = _spans(phrase[2], reply.text)
+            if spans is not None and not self._is_inside_a_longer(phrase, spans, reply):
+                return phrase[3]
+        return None
 
     def all(self, reply: ReplyText) -> list[T]:
         """The values of all phrases in a text, the most trusted first."""
-        return [value for _, value in sorted(self._all(reply), key=lambda each: each[0])]
+        found = sorted(self._candidates(reply), key=_rank)
+        return [value for _, _, parts, value in found if _spans(parts, reply.text) is not None]
 
-    def _all(self, reply: ReplyText) -> Iterator[tuple[int, T]]:
-        for word in self._filed.keys() & reply.words:
-            for rank, parts, value in self._filed[word]:
-                if _occur_in(parts, reply.text):
-                    yield rank, value
+    def _candidates(self, reply: ReplyText) -> list[_Filed[T]]:
+        """The phrases whose words are all in a text, in whatever order."""
+        words, filed = reply.words, self._filed
+        return [each for word in filed.keys() & words for each in filed[word] if each[1] <= words]
+
+    def _is_inside_a_longer(self, phrase: _Filed[T], spans: list[tuple[int, int]], reply: ReplyText) -> bool:
+        """Whether a phrase occurs nowhere but inside a longer one."""
+        for _, words, parts, _ in self._longer_than(phrase):
+            around = _spans(parts, reply.text) if words <= reply.words else None
+            if around is not None and _are_within(phrase[2], spans, around, reply.text):
+                return True
+        return False
+
+    def _longer_than(self, phrase: _Filed[T]) -> list[_Filed[T]]:
+        """The phrases that a phrase is a part of."""
+        rank, words, parts, _ = phrase
+        found = self._longer.get(rank)
+        if found is None:
+            others = (self._all[other] for other in set.intersection(*(self._having[word] for word in words)))
+            found = self._longer[rank] = [each for each in others if _are_parts(parts, each[2])]
+        return found
 
 
-def _occur_in(parts: list[str], text: str) -> bool:
-    """Whether parts occur in a text in this order, none of them beginning or ending inside a word."""
-    position = 0
+_rank = itemgetter(0)
+
+
+def _spans(parts: list[str], text: str) -> list[tuple[int, int]] | None:
+    """Where parts occur in a text, in this order and none of them beginning or ending inside a word."""
+    spans, position = [], 0
     for part in parts:
-        position = _end_of(part, text, position)
-        if position < 0:
-            return False
-    return True
+        end = _end_of(part, text, position)
+        if end < 0:
+            return None
+        spans.append((end - len(part), end))
+        position = end
+    return spans
+
+
+def _are_parts(parts: list[str], longer: list[str]) -> bool:
+    """Whether each part of a phrase is within a longer part of another."""
+    return all(any(len(part) < len(other) and part in other for other in longer) for part in parts)
+
+
+def _are_within(parts: list[str], spans: list[tuple[int, int]], around: list[tuple[int, int]], text: str) -> bool:
+    """Whether parts occur nowhere but within some places."""
+    if not all(any(first <= begin and end <= last for first, last in around) for begin, end in spans):
+        return False
+    again = _end_of(parts[0], text, spans[0][1]) if len(parts) == 1 else -1  # it may occur once more, further on
+    return again < 0 or any(first <= again - len(parts[0]) and again <= last for first, last in around)
 
 
 def _end_of(part: str, text: str, start: int) -> int:

@@ -1,27 +1,33 @@
 """Why mail is refused: a small closed vocabulary, found in the provider, the code and the text, in order of trust.
 
-The provider's own code comes first; then an enhanced status code that means one thing; then the words of the reply;
-then what the code usually means; then the bare reply code. Tables: `reasons.toml` (the vocabulary),
-`provider_codes.toml`, `phrases.toml`.
+The phrases of the configuration come first; then the provider's own code; then an enhanced status code that means one
+thing; then the words of the reply; then what the code usually means; then the bare reply code. An error of our own
+server has phrases of its own (`speakers`). Tables: `reasons.toml` (the vocabulary), `provider_codes.toml`,
+`phrases.toml`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cache, lru_cache
 
 from bouncemeter.event import EnhancedCode, Event, Outcome
-from bouncemeter.knowledge.codes import explain
+from bouncemeter.knowledge.codes import Explanation, explain
 from bouncemeter.knowledge.phrases import MAX_TEXT, Phrases, ReplyText
 from bouncemeter.knowledge.providers import OTHER, provider_by_words, provider_of
+from bouncemeter.knowledge.speakers import MAIL, command_of, exit_status_reason, inner_reply, own_error
 from bouncemeter.tables import table
 
 __all__ = [
+    "MAX_ADDED",
     "Finding",
     "ProviderCode",
     "Reason",
+    "add_phrases",
+    "check_phrases",
     "find_reason",
     "finding_of",
     "reason_of",
@@ -147,6 +153,71 @@ def _phrases() -> Phrases[tuple[str, str]]:
     return Phrases((text, (row["reason"], row["source"])) for row in rows for text in row["texts"])
 
 
+@cache
+def _own_phrases() -> Phrases[tuple[str, str]]:
+    """What our own servers write when no reply came, before what any server writes."""
+    rows = [*table("knowledge/phrases")["own"], *table("knowledge/phrases")["phrases"]]
+    return Phrases((text, (row["reason"], row["source"])) for row in rows for text in row["texts"])
+
+
+@cache
+def _sites() -> frozenset[str]:
+    """Hosts whose name in a reply says something: look-up pages of blocklists, for one."""
+    lists = (name for entry in table("knowledge/blocklists").values() for name in entry["names"] if "." in name)
+    return frozenset({*table("knowledge/phrases")["sites"], *(name.partition("/")[0] for name in lists)})
+
+
+_added: dict[str, list[str]] = {}
+
+MAX_ADDED = 500
+"""Phrases that a configuration may add."""
+
+
+def check_phrases(added: Mapping[str, Sequence[str]]) -> None:
+    """Check phrases that are to be added.
+
+    Args:
+        added: By reason, phrases.
+
+    Raises:
+        ValueError: There is no such reason, a phrase is none, or there are too many.
+    """
+    for reason, phrases in added.items():
+        if reason not in reasons():
+            close = get_close_matches(reason, reasons(), 1)
+            advice = f"did you mean {close[0]}?" if close else f"the reasons are {', '.join(reasons())}"
+            raise ValueError(f"there is no reason {reason}; {advice}")
+        if not isinstance(phrases, list) or not all(isinstance(phrase, str) for phrase in phrases):
+            raise ValueError(f'reasons.{reason} must be a list such as ["mailbox is resting"]')
+        for phrase in phrases:
+            if not all(re.search(r"[^\W_]{2}", part) for part in phrase.split("*")):
+                raise ValueError(f"reasons.{reason}: {phrase!r} needs a word of two letters or more, also beside a *")
+    if (number := sum(map(len, added.values()))) > MAX_ADDED:
+        raise ValueError(f"{number} phrases are added to reasons; the limit is {MAX_ADDED}")
+
+
+def add_phrases(added: Mapping[str, Sequence[str]]) -> None:
+    """Add phrases of one's own to reasons, before any log is read. They decide before all else.
+
+    Args:
+        added: By reason, phrases; capital letters do not matter, and `*` stands for anything between two parts. They
+            replace those added before.
+
+    Raises:
+        ValueError: See `check_phrases`.
+    """
+    check_phrases(added)
+    _added.clear()
+    _added.update({reason: [" ".join(each.lower().split()) for each in phrases] for reason, phrases in added.items()})
+    _added_phrases.cache_clear()
+    find_reason.cache_clear()
+
+
+@cache
+def _added_phrases() -> Phrases[str]:
+    return Phrases((phrase, reason) for reason, phrases in _added.items() for phrase in phrases)
+
+
 def reply_text(text: str | None, reply_code: int | None) -> ReplyText:
     """The words of the reply itself, without the text that our own server wrote before it."""
     text = text or ""
@@ -206,8 +277,47 @@ def find_reason(code: EnhancedCode, reply_code: int | None, text: str | None, pr
         text: The reply or error as logged. Anyone may have written it; its length does not matter.
         provider: Who refused. If that is unknown, signs in the text may identify it, but only to find the reason.
     """
-    found = next(_findings(code, reply_code, reply_text(text, reply_code), provider))
+    text = text or ""
+    is_own = reply_code is None and provider != OURSELVES
+    words = _reply_text(own_error(text)) if is_own else reply_text(text, reply_code)
+    found = next(_configured(words, provider), None)
+    if found is None and is_own:
+        found = next(_own_findings(text, words, provider), None)
+    if found is None and reply_code is not None and (inner := inner_reply(words.original)) is not None:
+        found = replace(find_reason(*inner), provider=provider)
+        found = None if found.reason == UNKNOWN else found
+    if found is None:
+        found = next(_findings(code, reply_code, words, provider))
+    if found.reason in _ABOUT_AN_ADDRESS and command_of(text) == MAIL:
+        found = replace(found, reason="sender_rejected", provider_code=None)
     return replace(found, provider=OTHER) if provider == OURSELVES else found
+
+
+_ABOUT_AN_ADDRESS = frozenset({"user_unknown", "user_disabled", "user_moved", "domain_unknown"})
+"""Reasons that are the sender's fault if they are given in reply to MAIL FROM."""
+
+
+def _configured(words: ReplyText, provider: str) -> Iterator[Finding]:
+    """The finding from phrases of the configuration: whoever adds one wants it to decide."""
+    if _added and (reason := _added_phrases().first(words)) is not None:
+        yield Finding(reason, provider or OTHER, "text", None, "your configuration")
+
+
+def _own_findings(text: str, words: ReplyText, provider: str) -> Iterator[Finding]:
+    """Every finding from an error of our own server, the most trusted first."""
+    if (reason := exit_status_reason(text)) is not None:
+        yield Finding(reason, provider, "text", None, "sysexits.h")
+    if (phrase := _own_phrases().first(words.plain())) is not None:
+        yield Finding(phrase[0], provider, "text", None, phrase[1])
+
+
+_QMAIL_CODE = re.compile(r"\(#([245]\.[0-9]{1,3}\.[0-9]{1,3})\)")
+
+
+def _explained(code: EnhancedCode, words: ReplyText) -> Explanation:
+    """What a code means; of an undefined one, what the code means that qmail puts after its words."""
+    found = _QMAIL_CODE.search(words.original) if code[1:] == (0, 0) else None
+    return explain(EnhancedCode.parse(found[1]) if found is not None else code)
 
 
 def _findings(code: EnhancedCode, reply_code: int | None, words: ReplyText, provider: str) -> Iterator[Finding]:
@@ -221,11 +331,11 @@ def _findings(code: EnhancedCode, reply_code: int | None, words: ReplyText, prov
     own_code = by_code.get((provider, code))
     if own_code is not None and not own_code.vague:
         yield Finding(own_code.reason, provider, "provider code", own_code, own_code.source)
-    usual = explain(code)
+    usual = _explained(code, words)
     # A 552 means that there is no room, even with an address code beside it.
     if own_code is None and code in _certain() and not (reply_code == 552 and code.subject == 1):
         yield Finding(usual.reason, provider, "enhanced code", None, usual.reference)
-    if (phrase := _phrases().first(words)) is not None:
+    if (phrase := _phrases().first(words.plain(_sites() if provider != OURSELVES else frozenset()))) is not None:
         yield Finding(phrase[0], provider, "text", own_code, phrase[1])
     if own_code is not None:
         yield Finding(own_code.reason, provider, "provider code", own_code, own_code.source)
