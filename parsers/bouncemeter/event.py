@@ -13,7 +13,22 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["EnhancedCode", "Entry", "Event", "Kind", "Outcome", "Stage", "Step", "StepKind", "undefined_code"]
+__all__ = [
+    "NOWHERE",
+    "EnhancedCode",
+    "Entry",
+    "Event",
+    "Kind",
+    "Outcome",
+    "Stage",
+    "Step",
+    "StepKind",
+    "undefined_code",
+]
+
+
+NOWHERE = "-"
+"""In place of a queue ID that a message was passed on under: a filter threw it away, or put it into quarantine."""
 
 
 class Outcome(StrEnum):
@@ -122,7 +137,8 @@ class Event:
         delay: Seconds from acceptance to this line.
         text: The reply or error, as logged.
         stage: For a rejection, the stage of the SMTP dialogue.
-        passed_to: The queue ID that the next server says it gave the message. Any server can claim this.
+        passed_to: The queue ID, or a filter's own ID, that the next server says it gave the message; `NOWHERE` if it
+            says that it discarded the message. Any server can claim this.
         forwarded: Whether our own server gave `passed_to`: the message continues as that, to other recipients.
     """
 
@@ -159,9 +175,10 @@ class StepKind(StrEnum):
     NOTIFIED = "notified"
     """The server made a notification about it, with the queue ID `related`."""
     PASSED_ON = "passed on"
-    """Other addresses replaced `recipient`, or it went to another of our servers: it does not end here."""
+    """Other addresses replaced `recipient`, or it went to another of our servers: it does not end here. In a filter's
+    line, `queue_id` is the filter's own ID, `peer` where the filter runs, and `related` the message's new queue ID."""
     DROPPED = "dropped"
-    """`recipient` was discarded on purpose: neither delivered nor bounced."""
+    """`recipient` was discarded on purpose, or put into quarantine: neither delivered nor bounced."""
     REMOVED = "removed"
     """It left the queue."""
 

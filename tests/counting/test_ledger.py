@@ -356,3 +356,43 @@ def test_packing_and_unpacking_keeps_a_message(message: Message) -> None:
     message.recipients = {"a@x": Recipient(1.5, EnhancedCode(4, 2, 2), "google"), "b@x": Recipient(ended=True)}
     assert unpack(pack(message)) == message
     assert seen(pack(message)) == message.seen
+
+
+# --- filters with IDs of their own, as Proxmox Mail Gateway's -------------------------------------------------------
+
+HERE = "127.0.0.1[127.0.0.1]:10024"
+
+
+def accepted(recipient: str = "a@dest.test") -> Step:
+    """The filter's line: under its own ID F00, the message goes on as B2."""
+    return step(StepKind.PASSED_ON, "F00", recipient=recipient, related="B2", peer="[127.0.0.1]")
+
+
+def test_a_filter_that_logs_its_own_id_counts_a_recipient_once() -> None:
+    ledger = Ledger()
+    facts = take(
+        ledger,
+        step(StepKind.ARRIVED, peer="client[192.0.2.50]"),
+        accepted(),
+        step(StepKind.ARRIVED, "B2", peer="localhost[127.0.0.1]"),
+        event(SENT, relay=HERE, passed_to="F00"),
+        step(StepKind.REMOVED),
+        event(FAIL, queue_id="B2", relay="mx.dest.test[192.0.2.10]:25"),
+        step(StepKind.REMOVED, "B2"),
+    )
+    assert kinds(facts) == [(FactKind.ENDED, FAIL)]
+    assert len(ledger.memory) == 0
+
+
+def test_a_filter_that_drops_a_recipient_ends_it_without_an_outcome() -> None:
+    dropped = step(StepKind.DROPPED, "F00", recipient="a@dest.test", peer="[127.0.0.1]")
+    assert take(Ledger(), dropped, event(SENT, relay=HERE, passed_to="F00")) == []
+    assert take(Ledger(), event(SENT, relay=HERE, passed_to="-")) == []
+
+
+def test_a_remote_server_cannot_pretend_to_be_the_filter() -> None:
+    far = "mx.dest.test[192.0.2.10]:25"
+    assert len(take(Ledger(), accepted(), event(SENT, relay=far, passed_to="F00"))) == 1
+    assert len(take(Ledger(), event(SENT, relay=far, passed_to="-"))) == 1
+    assert len(take(Ledger(), accepted("other@dest.test"), event(SENT, relay=HERE, passed_to="F00"))) == 1
+    assert len(take(Ledger(), event(SENT, relay=HERE, passed_to="F01"))) == 1

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from bouncemeter.blocks import Block, Rows
-from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
+from bouncemeter.event import NOWHERE, Entry, Event, Outcome, Step, StepKind
 from bouncemeter.knowledge.providers import OTHER, provider_of
 from bouncemeter.stamps import Clock
 
@@ -151,7 +151,7 @@ class Ledger:
             message.queued, message.notification = True, message.notification or step.sender == ""
         else:
             message = message or self._new(step)
-            _end_without_outcome(message, (step.recipient or "").lower())
+            _end_without_outcome(message, step)
         if message is not None:
             self.memory.keep(queue, queue_id, message)
 
@@ -241,12 +241,14 @@ class Ledger:
         return facts
 
     def _handed_on(self, event: Event, queue: Queue, message: Message, queue_id: str) -> bool:
-        """Whether a delivery was to a filter or to our own server, which now has the message under another queue ID.
-        The next server's reply alone proves nothing: see `_came_back`."""
+        """Whether a delivery was to a filter or to our own server, which now has the message under another queue ID, or
+        discarded it. The next server's reply alone proves nothing: see `_came_back`."""
         if event.forwarded:
             return True
         if event.passed_to is None or event.passed_to == queue_id:
             return False
+        if event.passed_to == NOWHERE:
+            return internal_address(event.relay or "") is not None
         successor = queue.peek(event.passed_to)
         if successor is None or self._time(event) - successor.seen > LATE:
             return False
@@ -282,8 +284,11 @@ def _key(event: Event, message: Message) -> str:
     return key
 
 
-def _end_without_outcome(message: Message, name: str) -> None:
+def _end_without_outcome(message: Message, step: Step) -> None:
     """End a recipient that was replaced by others, went to another server of ours, or was dropped on purpose."""
+    name = (step.recipient or "").lower()
+    if step.peer is not None:  # a filter's line: its own ID is only needed until the delivery to it is logged
+        message.peer, message.removed = step.peer, True
     for key in [key for key in message.recipients if name in key.split("\n")[:2]] or [name]:
         message.recipients.setdefault(key, Recipient()).ended = True
 

@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import TypeGuard, TypeVar
 
 from bouncemeter.blocks import Columns, Row, Rows
-from bouncemeter.event import Entry, Event, Outcome, StepKind
+from bouncemeter.event import NOWHERE, Entry, Event, Outcome, StepKind
 from bouncemeter.knowledge.providers import provider_of
 
 from bouncemeter_exporter.counting.message import Message, Recipient
@@ -164,7 +164,9 @@ def find_ordinary(rows: Rows, known: Callable[[set[str]], set[str]], *, partial:
     for row in rows.deliveries if ours else ():
         if row[relay] in ours and (successor := rows.reader.passed_to(row)) is not None:
             name = queue_id(row)
-            if successor != name and (partial or successor in last or known({successor})):
+            if successor == NOWHERE:
+                found.discard(name)
+            elif successor != name and (partial or successor in last or known({successor})):
                 found -= {name, successor}
     deliveries = [row for row in rows.deliveries if queue_id(row) in found]
     refusals = [entries[0] for entries in rows.parsed if len(entries) == 1 and _is_refusal(entries[0])]

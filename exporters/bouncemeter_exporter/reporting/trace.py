@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
+from bouncemeter.event import NOWHERE, Entry, Event, Outcome, Step, StepKind
 from bouncemeter.knowledge.codes import explain
 from bouncemeter.knowledge.reasons import reasons
 
@@ -111,7 +111,7 @@ def trace_message(queue_id: str, read: Reader) -> Story | None:
 def _names(entry: Entry) -> set[str]:
     """Every queue ID that an entry names."""
     other = entry.passed_to if isinstance(entry, Event) else entry.related
-    return {name for name in (entry.queue_id, other) if name}
+    return {name for name in (entry.queue_id, other) if name and name != NOWHERE}
 
 
 def _story(queue_id: str, entries: list[Entry]) -> Story:
@@ -123,19 +123,23 @@ def _story(queue_id: str, entries: list[Entry]) -> Story:
         facts = ledger.facts(entry)
         if isinstance(entry, Step):
             if entry.related:
-                bounced = entry.what is StepKind.NOTIFIED
-                links.append(
-                    (entry.queue_id, entry.related, NOTIFIED) if bounced else (entry.related, entry.queue_id, HANDED_ON)
-                )
+                links.append(_link(entry.what, entry.queue_id, entry.related))
             continue
         name = entry.queue_id or ""
-        if entry.outcome is Outcome.DELIVERED and entry.passed_to and not facts:
+        if entry.outcome is Outcome.DELIVERED and entry.passed_to not in (None, NOWHERE) and not facts:
             links.append((name, entry.passed_to, HANDED_ON))
         _note_outcome(ends, name, entry, ended=any(fact.kind is not FactKind.SOFT_BOUNCE for fact in facts))
     story = Story(queue_id, names=_connected(queue_id, links))
     story.entries = [entry for entry in entries if entry.queue_id in story.names]
     story.recipients = {key: outcome for key, outcome in ends.items() if key[0] in story.names}
     return story
+
+
+def _link(what: StepKind, queue_id: str, related: str) -> _Link:
+    """How the two messages of a step are connected, the earlier one first."""
+    if what is StepKind.NOTIFIED:
+        return queue_id, related, NOTIFIED
+    return (queue_id, related, HANDED_ON) if what is StepKind.PASSED_ON else (related, queue_id, HANDED_ON)
 
 
 def _note_outcome(ends: dict[tuple[str, str], str], name: str, event: Event, *, ended: bool) -> None:
