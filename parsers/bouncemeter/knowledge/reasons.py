@@ -70,6 +70,7 @@ class ProviderCode:
         meaning: What it means to that provider.
         todo: What to do about it; None if the general advice for the reason applies.
         vague: Whether the provider uses it for several things: the text may say more.
+        general: Whether others use the same words: then they count only in the provider's own replies.
         source: Where the provider documents it.
     """
 
@@ -78,6 +79,7 @@ class ProviderCode:
     meaning: str
     todo: str | None
     vague: bool
+    general: bool
     source: str
 
 
@@ -137,7 +139,13 @@ def _provider_codes() -> tuple[dict[tuple[str, EnhancedCode], ProviderCode], Phr
     )
     for row in rows:
         provider_code = ProviderCode(
-            row["provider"], row["reason"], row["meaning"], row.get("todo"), row.get("vague", False), row["source"]
+            provider=row["provider"],
+            reason=row["reason"],
+            meaning=row["meaning"],
+            todo=row.get("todo"),
+            vague=row.get("vague", False),
+            general=row.get("general", False),
+            source=row["source"],
         )
         for text in row.get("codes", ()):
             for code in _range(text):
@@ -326,7 +334,7 @@ def _findings(code: EnhancedCode, reply_code: int | None, words: ReplyText, prov
     if provider == OTHER:
         provider = provider_by_words(words)
     for own in by_words.all(words):
-        if provider in (own.provider, OTHER):
+        if provider == own.provider or (provider == OTHER and not own.general):
             yield Finding(own.reason, own.provider, "provider code", own, own.source)
     own_code = by_code.get((provider, code))
     if own_code is not None and not own_code.vague:
