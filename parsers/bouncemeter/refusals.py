@@ -165,7 +165,7 @@ def _with_plain_helo(message: str) -> str:
         helo = message[start : match.start()]
         tail = f" helo=<{helo}>"
         if message.endswith(tail) and len(message) - len(tail) > match.end():
-            plain = _BREAKS.sub("_", helo)
+            plain = re.sub(r"[<>;\"\s]", "_", helo)
             return f"{message[:start]}{plain}{message[match.start() : -len(tail)]} helo=<{plain}>"
     return message
 
@@ -192,7 +192,7 @@ def _limit(message: str, time: float | None, host: str | None) -> Event | None:
     )
 
 
-_PLAIN = re.compile(r"(?:<[^<>\s]{0,320}+>: )?+[^<>\[]*+")
+_PLAIN = re.compile(r"(?:<[^<>\s\\]{0,320}+>: )?+[^<>\[]*+")
 _CLIENTS_WORDS = re.compile(
     r"<(?P<offender>.*)>: (?=(?:[A-Z][A-Za-z-]*+ )(?:[a-z-]++ )*?(?:rejected: |denied\b))"
     r"|(?P<before>(?:[^\[]{0,80}; )?(?:[A-Za-z]++ ){1,3})\[(?P<listed>.*)\](?= blocked using )"
@@ -200,7 +200,7 @@ _CLIENTS_WORDS = re.compile(
 _CHECKED_ADDRESS = re.compile(
     r"<[^<>\s]*+>: (?:Sender|Recipient) address rejected: (?:undeliverable|unverified) address"
 )
-_BREAKS = re.compile(r"[<>;\"\s]")
+_BREAKS = re.compile(r"[<>\s\\]")
 
 
 def _verdict(text: str) -> str:

@@ -91,10 +91,14 @@ class _Layer(NamedTuple):
 
 
 class Unwrapper:
-    """Takes lines out of their wrappers, and joins lines that came in parts."""
+    """Takes lines out of their wrappers, and joins lines that came in parts.
+
+    Attributes:
+        parts: The beginnings of lines that continue, by container and stream.
+    """
 
     def __init__(self) -> None:
-        self._parts: dict[str, str] = {}
+        self.parts: dict[str, str] = {}
 
     def __call__(self, line: str) -> str | None:
         """The line inside; empty if it is a part of a line that continues; None if a line is in no wrapper."""
@@ -104,7 +108,7 @@ class Unwrapper:
             if layer is None:
                 break
             where, stamp = where + layer.name, layer.stamp or stamp
-            inner = (self._parts.pop(where, "") + layer.inner)[:MAX_LINE]
+            inner = (self.parts.pop(where, "") + layer.inner)[:MAX_LINE]
             if layer.is_part:
                 self._hold(where, inner)
                 return ""
@@ -116,14 +120,16 @@ class Unwrapper:
         return whole if whole != line else None
 
     def _hold(self, where: str, part: str) -> None:
-        if len(self._parts) >= MAX_HELD:
-            del self._parts[next(iter(self._parts))]
-        self._parts[where] = part
+        if len(self.parts) >= MAX_HELD:
+            del self.parts[next(iter(self.parts))]
+        self.parts[where] = part
 
 
 def unwrapped(line: str) -> str | None:
-    """The line inside; None if a line is in no wrapper."""
-    return Unwrapper()(line)
+    """What is in a line, perhaps only a part of another line; None if it is in no wrapper."""
+    unwrap = Unwrapper()
+    inner = unwrap(line)
+    return inner if inner != "" else next(iter(unwrap.parts.values()), "")
 
 
 def _from_text(line: str) -> _Layer | None:
