@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import pyparsing as pp
 
-from bouncemeter.grammar import iso_stamp, own_stamp, rest
+from bouncemeter.grammar import iso_stamp, own_stamp, rest, syslog_prefix
 from bouncemeter.lowering import lowered
 
 __all__ = ["Unwrapper", "unwrapped"]
@@ -42,6 +42,7 @@ _layer = lowered(
     + ((_compose | _pod)("name") + _colours + pp.Regex(" ?") | iso_stamp("stamp") + pp.Regex(" +") + pp.Opt(_stream))
     + rest("inner")
 )
+_any_line = lowered(syslog_prefix)
 _whole_stamp = lowered(own_stamp + pp.StringEnd())
 _begins_with_stamp = lowered(pp.Regex(r"<[0-9]{1,3}>") | own_stamp)
 
@@ -159,13 +160,19 @@ def _from_json(line: str) -> _Layer | None:
         and len(raw.encode("utf-8", "replace")) >= PART
     )
     tag = None if any(key in fields for key in CONTAINERS) else _TAG.fullmatch(_first(fields, PROGRAMS))
-    if tag is None:
+    if tag is None or _is_line_of(tag[1], text):
         return _Layer(text, stamp, fields.get("stream", ""), is_part=is_part)
     number = tag[2] or _first(fields, PIDS)
     pid = number if number.isascii() and number.isdecimal() and len(number) <= 10 else "0"
     host = _first(fields, HOSTS)
     start = f"{stamp} {host} " if stamp and _WORD.fullmatch(host) else f"{stamp} " if stamp else ""
     return _Layer(f"{start}{tag[1]}[{pid}]: {text.lstrip(' ')}", is_line=False)
+
+
+def _is_line_of(program: str, text: str) -> bool:
+    """Whether a text is a whole line of the program that the collector names, perhaps without what follows a slash."""
+    found = _any_line.values(text)
+    return found is not None and found["program"].partition("/")[0] == program.partition("/")[0]
 
 
 def _flat(entry: dict[str, Any], path: str = "", depth: int = 3) -> Iterator[tuple[str, str]]:

@@ -111,6 +111,7 @@ def test_a_prefix_is_read(prefix: str, time: str | None, host: str | None) -> No
             },
             "mx",
         ),
+        ({"rawmsg": "x", "msg": USUAL, "programname": "postfix", "hostname": "relay", "timereported": AT_TEN}, "mx"),
         ({"date": 1795600800.0, "MESSAGE": MESSAGE, "SYSLOG_IDENTIFIER": "postfix/smtp", "_HOSTNAME": "mx"}, "mx"),
         ({"MESSAGE": list(MESSAGE.encode()), "SYSLOG_IDENTIFIER": "postfix/smtp", "date": "1795600800"}, None),
     ],
@@ -127,14 +128,15 @@ def test_a_line_in_json_and_other_wrappers_is_read() -> None:
 HOSTILE_MESSAGES = [
     f"4B0000000A: host x said: no\n{USUAL}",
     f"connect from x\r\n{USUAL}",
-    USUAL,
     f"mail-1  | {USUAL}",
     json.dumps({"MESSAGE": USUAL}),
 ]
 
 
-@pytest.mark.parametrize("message", HOSTILE_MESSAGES)
-@pytest.mark.parametrize("program", ["postfix/smtp", "sshd"])
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [*((program, message) for program in ("postfix/smtp", "sshd") for message in HOSTILE_MESSAGES), ("sshd", USUAL)],
+)
 def test_a_message_in_json_forges_no_line(message: str, program: str) -> None:
     """Where the collector names the program, its message is never taken for a line."""
     line = json.dumps({"MESSAGE": message, "SYSLOG_IDENTIFIER": program, "_HOSTNAME": "mx"})
