@@ -135,7 +135,8 @@ class Event:
         relay: The other server: where mail went (also a file or a command, `|/usr/bin/vacation`), or, for a
             rejection, the client that was refused.
         delay: Seconds from acceptance to this line.
-        text: The reply or error, as logged.
+        text: The reply or error, as logged; in a rejection by Postfix, what the client wrote is in brackets, without
+            spaces.
         stage: For a rejection, the stage of the SMTP dialogue.
         passed_to: The queue ID, or a filter's own ID, that the next server says it gave the message; `NOWHERE` if it
             says that it discarded the message. Any server can claim this.

@@ -19,6 +19,9 @@ __all__ = [
     "enhanced_code",
     "exact",
     "exim_stamp",
+    "iso_stamp",
+    "logged_address",
+    "own_stamp",
     "quoted_local_part",
     "reply",
     "rest",
@@ -57,26 +60,50 @@ iso_stamp = pp.Regex(
 exim_stamp = pp.Regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?: [+-][0-9]{4})?")
 """Exim's own: `2026-11-24 15:58:20.012 +0000`."""
 
+_MONTH = "(?:" + "|".join(MONTHS) + ")"
+_CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
+
+dated_stamp = pp.Regex(
+    r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?+(?:[12][0-9]{3} )?+"
+    rf"{_MONTH} (?: [0-9]|[0-9]{{1,2}}) (?:[12][0-9]{{3}} )?+{_CLOCK}(?: [12][0-9]{{3}}(?= [^\s:\[\]]+ ))?"
+)
+"""RFC 3164's stamp as other syslog daemons write it: with the year first, after the day, or after the time (then a host
+follows), after the day of the week, and with a day of one digit."""
+
+own_stamp = dated_stamp | iso_stamp
+"""Any stamp that a server or syslog may write before a line."""
+
 _host = pp.Regex(r"[^\s\[\]]{1,255}")
 _program = pp.Regex(r"[^\s\[\]:]{1,128}")
 _priority = pp.Regex(r"<[0-9]{1,3}>")
 _facility = pp.Regex(r"<[a-z0-9]+\.[a-z]+> ")  # FreeBSD's syslogd -v
+_SEVERITY = "(?:emerg|panic|alert|crit|err(?:or)?|warn(?:ing)?|notice|info|debug)"
 # Alpine's (BusyBox's) syslogd, and what containers put before a line.
-_level = pp.Regex(r"(?:[a-z0-9]++\.(?:emerg|alert|crit|err|warn|notice|info|debug)|DEBUG|INFO|WARN(?:ING)?|ERROR) +")
+_level = pp.Regex(rf"(?:[a-z0-9]++\.{_SEVERITY}|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR) +")
+_columns = pp.Regex(rf"(?:kern|user|mail|daemon|auth(?:priv)?|syslog|local[0-7]) +{_SEVERITY} +")
+_importance = _facility | _level | _columns
 _solaris_id = pp.Regex(r"\[ID [0-9]+ [a-z0-9]+\.[a-z]+\] ")
 _structured_data = pp.Regex(r'-|(?:\[(?:[^\]"\\]|\\.|"(?:[^"\\]|\\.)*+")*+\])++')
 
 _bsd_header = (
     pp.Opt(_priority)
-    + (bsd_stamp | iso_stamp)("stamp")
+    + own_stamp("stamp")
     + " "
-    + pp.Opt(_facility)
-    + pp.Opt(_level)
+    + pp.Opt(_importance)
     + pp.Opt(_host("host") + pp.Regex(" +"))
-    + pp.Opt(_level)
+    + pp.Opt(_importance)
     + _program("program")
     + pp.Regex(r"(?:\[[0-9]+\])?: ?")
     + pp.Opt(_solaris_id)
+)
+# What log viewers and collectors make of it: `[1:mail1:postfix/lmtp] `.
+_viewer_header = (
+    pp.Opt(own_stamp("stamp") + " ")
+    + pp.Regex(r"\[[0-9]+:")
+    + _program("host")
+    + ":"
+    + _program("program")
+    + pp.Regex(r"(?:\[[0-9]+\])?\]:? ")
 )
 _rfc5424_header = (
     _priority
@@ -92,7 +119,7 @@ _rfc5424_header = (
 )
 _bare_header = _program("program") + pp.Regex(r"\[[0-9]+\]: ")
 
-syslog_prefix = _rfc5424_header | _bsd_header | _bare_header
+syslog_prefix = _rfc5424_header | _bsd_header | _viewer_header | _bare_header
 """What syslog, Postfix's own log file or a container's standard output puts before the message:
 gives `stamp`, `host` (both may be missing) and `program`."""
 
@@ -119,6 +146,9 @@ bracketed_address = pp.Regex(rf"(?:{quoted_local_part}[^<>\n]*+|[^<>\n]*+)(?=>)"
 
 address = pp.Regex(rf'{quoted_local_part}[^<>\s]*+(?=>)|[^<>"\s]*+(?=>)')
 """An address of the usual form between angle brackets: no space, unless quoted."""
+
+logged_address = pp.Regex(rf'(?:{quoted_local_part}(?:@[^<>"\s]*+)?+|[^<>"\s]*+)(?=>)')
+"""An address as Postfix writes it from version 3.5 on: a local part with other characters is quoted."""
 
 # --- codes and replies ----------------------------------------------------------------------------------------
 

@@ -18,14 +18,12 @@ from functools import lru_cache
 
 import pyparsing as pp
 
-from bouncemeter.blocks import Columns, Row, UsualReader
-from bouncemeter.event import EnhancedCode, Entry, Event, Outcome, Stage, Step, StepKind
+from bouncemeter.blocks import Block, Columns, Row, UsualReader
+from bouncemeter.event import EnhancedCode, Entry, Event, Outcome, Step, StepKind
 from bouncemeter.grammar import (
     address,
-    bracketed_address,
     code_of,
     enhanced_code,
-    quoted_local_part,
     reply,
     rest,
     syslog_prefix,
@@ -33,26 +31,23 @@ from bouncemeter.grammar import (
 )
 from bouncemeter.lowering import lowered, lowered_block
 from bouncemeter.plugin import LineReader, UnparsedLineError
+from bouncemeter.refusals import client, limited, queue_id, refusal_in
+from bouncemeter.repeats import Repeats
 from bouncemeter.stamps import Clock, Stamps
+from bouncemeter.wrappers import Unwrapper, unwrapped
 
 __all__ = ["PARSER", "PostfixParser"]
 
 # --- the words of the log -------------------------------------------------------------------------------------
 
-queue_id = pp.Regex(r"[0-9A-F]{5,20}(?=:)|[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{10,24}(?=:)")
-"""Short: hexadecimal of microseconds and inode. Long: base 52, no vowels (enable_long_queue_ids)."""
-
 number = pp.Regex(r"[0-9]+(?:\.[0-9]+)?")
 
 # With info_log_address_format = internal (the only form before Postfix 3.5) odd addresses are not quoted.
 recipient = address | pp.Regex(r".*?(?=>, (?:orig_to=<|relay=))")
-sender = address | pp.Regex(r".*?(?=>, (?:size=|status=))")
+bare_address = pp.Regex(r"[^<>,\s]++(?=, )")
 
 relay = pp.Regex(r"[^,\s\[]*+(?:\[[^\]\n]*+\])?+(?::[0-9]+)?+(?=, )")
 """`none`, `local`, `mx.dest.test[192.0.2.1]:25`, `mail[private/dovecot-lmtp]`, an IPv6 address in brackets."""
-
-client = pp.Regex(r"[^\s\[]*+\[[^\]\n]*+\](?::[0-9]+)?+")
-"""`unknown[192.0.2.1]`; postscreen writes `[192.0.2.1]:41000`."""
 
 other_field = pp.Regex(r"(?!(?:delays?|dsn|status)=)[a-z][a-z_]*+=[^,\s(]*+, ")
 
@@ -79,12 +74,12 @@ queued_as = lowered(
 
 # --- the forms of a line with a queue ID ---------------------------------------------------------------------------
 
-attempt = (
-    "to=<"
-    + recipient("recipient")
-    + ">, "
-    + pp.Opt("orig_to=<" + recipient("original_recipient") + ">, ")
-    + "relay="
+addressees = "to=<" + recipient("recipient") + ">, " + pp.Opt("orig_to=<" + recipient("original_recipient") + ">, ")
+bare_addressees = (
+    "to=" + bare_address("recipient") + ", " + pp.Opt("orig_to=" + bare_address("original_recipient") + ", ")
+)
+details = (
+    "relay="
     + relay("relay")
     + ", "
     + pp.ZeroOrMore(other_field)
@@ -93,28 +88,36 @@ attempt = (
     + pp.Opt(pp.Regex(r"delays=[0-9./]*+, "))
     + pp.ZeroOrMore(other_field)
 )
-delivery = (
-    attempt
-    + pp.Opt("dsn=" + enhanced_code("dsn") + ", ")
-    + "status="
-    + pp.Word(pp.alphas)("status")
-    + pp.Opt(" (" + text)
-)
+ending = pp.Opt("dsn=" + enhanced_code("dsn") + ", ") + "status=" + pp.Word(pp.alphas)("status") + pp.Opt(" (" + text)
+delivery = addressees + details + ending
 
+# A sender may imitate what follows it. These forms end where they end in Postfix's source, whatever the sender holds.
+nrcpt = r"(?:, nrcpt=[0-9]++)?+(?: \(queue [a-z]++\))?+(?![^\n])"
+sender = pp.Regex(rf"(?:{address.pattern})(?=>, size=[0-9]++{nrcpt})|.*(?=>, size=[0-9]++{nrcpt})")
 queued = "from=<" + sender("sender") + ">, size=" + number("size")
 
-expiry = "from=<" + sender("sender") + ">, status=" + pp.Regex(r"(?:force-)?+expired")("expired") + ", " + text
+given_up = r"(?:force-)?+expired, returned to sender(?![^\n])"
+expiry = (
+    "from=<"
+    + pp.Regex(rf".*(?=>, status={given_up})")("sender")
+    + ">, status="
+    + pp.Regex(r"(?:force-)?+expired")("expired")
+    + ", "
+    + text
+)
 
-login = pp.Regex(r", sasl_[a-z]++=[^,\s]*+")
+login = pp.Regex(r", sasl_[mu][a-z]++=[^,\s]*+")
 
+# A client that may log in writes `sasl_sender` itself, so no earlier queue ID is read after it.
 arrival = (
     "client=" + client("peer") + pp.ZeroOrMore(login) + pp.Opt(", orig_queue_id=" + pp.Word(pp.alphanums)("related"))
 )
 
+earlier_id = r"(?: orig_id=[0-9A-Za-z]++)?+(?![^\n])"
 submission = (
     pp.Regex(r"uid=[0-9]+")("uid")
     + " from=<"
-    + pp.Opt(address("sender") + ">" + pp.Opt(" orig_id=" + pp.Word(pp.alphanums)("related")))
+    + pp.Opt(pp.Regex(rf".*(?=>{earlier_id})")("sender") + ">" + pp.Opt(" orig_id=" + pp.Word(pp.alphanums)("related")))
 )
 
 notification = (
@@ -130,38 +133,34 @@ queue_line = lowered(
     queue_id("queue_id") + ": " + (delivery | queued | expiry | arrival | submission | notification | removal)
 )
 
-# --- rejections: who was refused, our reply, why, the envelope --------------------------------------------------
+bare_delivery_line = lowered(queue_id("queue_id") + ": " + bare_addressees + details + ending)
+"""Some collectors take the brackets out."""
 
-envelope = (
-    "; from=<" + bracketed_address("sender") + ">" + pp.Opt(pp.Regex(",? to=<") + bracketed_address("recipient") + ">")
+# --- equal messages ---------------------------------------------------------------------------------------------
+
+repeated = lowered(
+    pp.Regex("message repeated ") + pp.Regex("[0-9]{1,6}")("number") + pp.Regex(r" times: \[ ?") + rest("message")
 )
+"""What rsyslog writes in place of equal messages (`$RepeatedMsgReduction on`)."""
 
-# The offending name or address comes first, in brackets, and may itself imitate an envelope.
-offender = pp.Regex(rf'<(?:{quoted_local_part}[^<>]*+|[^<>"]*+)>: ')
-why = pp.Combine(pp.Opt(offender) + pp.Regex(r"(?:[^;]++|;(?! (?:from=<|proto=)))*+"))
+# --- outcomes and refusals of no known form -------------------------------------------------------------------------
 
-smtpd_rejection = (
-    pp.Regex(r"(?:proxy-|milter-)?reject: ")
-    + (pp.Word(pp.alphas.upper() + "-") | "connect")("stage")
-    + pp.Opt(" from " + client("relay"))
-    + ": "
-    + pp.Opt((reply | enhanced_code("code")) + " ")
-    + why("text")
-    + pp.Opt(envelope)
+outcome_of_unknown_form = lowered(
+    pp.Opt((pp.Literal("NOQUEUE") | queue_id) + ": ")
+    + (
+        pp.Regex(r"to=(?=.*, (?:status|dsn|relay)=|<)")
+        | pp.Regex(r"from=<.*>, status=[a-z-]*+(?:,[^<>=\n]*+)?+(?![^\n])")
+        | pp.Regex(r"(?:milter-|proxy-)?reject: ")
+        | pp.Regex(rf"warning: (?:{limited}) limit exceeded: ")
+    )
 )
-
-# A header or body line is the sender's own text, then an envelope follows; our verdict comes after the last envelope.
-content_rejection = pp.Regex(r"reject: (?:(?:mime-|nested-)?header|body|content|mime-error) ")("content") + (
-    pp.Regex(r"(?s:.)*(?<=: )(?=[45]\.[0-9]{1,3}\.[0-9]{1,3} )") + enhanced_code("code") + " " + text | text
-)
-
-rejection = lowered((pp.Literal("NOQUEUE") | queue_id("queue_id")) + ": " + (content_rejection | smtpd_rejection))
-bare_rejection = lowered(smtpd_rejection)
+nameless_refusal = lowered(pp.Regex(r".*: (?:milter-|proxy-)?reject: [A-Z-]++ from [^\s\[]*+\["))
 
 # --- the usual lines of a log, and which other lines may matter ------------------------------------------------------
 
 usual_delivery = (
-    attempt
+    addressees
+    + details
     + "dsn="
     + enhanced_code("dsn")
     + ", status="
@@ -170,7 +169,14 @@ usual_delivery = (
     + pp.NotAny("forwarded as ")
     + text
 )
-usual_queued = pp.NotAny(pp.Literal("from=<>") | "from=<double-bounce@") + queued
+usual_queued = (
+    pp.NotAny(pp.Literal("from=<>") | "from=<double-bounce@")
+    + "from=<"
+    + address("sender")
+    + ">, size="
+    + number("size")
+    + pp.Regex(r", nrcpt=[0-9]++ \(queue active\)(?![^\n])")
+)
 usual_arrival = "client=" + client("peer") + pp.ZeroOrMore(login) + end
 usual_removal = pp.Literal("removed")("removed") + end
 
@@ -179,7 +185,8 @@ usual_lines = lowered_block(
     forms=queue_id("queue_id") + ": " + (usual_delivery | usual_queued | usual_arrival | usual_removal),
     candidates=pp.Regex(
         r"(?:(?:[^:\n]++|:(?! ))*+: )?"
-        r"(?:to=<|from=<|client=|uid=|(?:milter-|proxy-)?+reject: |(?:sender|postmaster) |requeued)"
+        r"(?:to=|from=<|client=|uid=|reject: |milter-reject: |proxy-reject: |sender |postmaster |requeued"
+        rf"|message repeated |{limited})"
     ),
 )
 
@@ -198,19 +205,8 @@ OUTCOMES = {
 PROBES = frozenset({"deliverable", "undeliverable"})
 """The words after `status=` for address probes, which are not mail."""
 
-STAGES = {
-    "CONNECT": Stage.CONNECT,
-    "connect": Stage.CONNECT,
-    "HELO": Stage.HELO,
-    "EHLO": Stage.HELO,
-    "STARTTLS": Stage.HELO,
-    "AUTH": Stage.HELO,
-    "ETRN": Stage.HELO,
-    "MAIL": Stage.MAIL,
-    "RCPT": Stage.RCPT,
-    "VRFY": Stage.RCPT,
-}
-"""By the refused command; all others come at or after DATA."""
+MAX_REPEATS = 10_000
+"""How often a message counts at most that a syslog daemon says was repeated."""
 
 DOUBLE_BOUNCE = "double-bounce@"
 """The sender of Postfix's own mail about bounces (double_bounce_sender): treated as the empty sender."""
@@ -223,8 +219,8 @@ _AGENTS = """
 AGENTS = frozenset(_AGENTS.split())
 """The programs of Postfix, as they name themselves in the log."""
 
-MARKS = (": to=<", "reject: ")
-"""Any other message of interest contains one of these: a cheap test before trying other grammars."""
+MARKS = (": to=", ", status=", "message repeated ")
+"""Any other message of interest, but a refusal, contains one of these: a cheap test before trying other grammars."""
 
 
 class PostfixParser:
@@ -236,6 +232,8 @@ class PostfixParser:
     def recognises(self, line: str) -> bool:
         """Whether a line is from any Postfix program: `postfix/smtp`, `postfix-out/qmgr`, `mx1/relay/smtp`."""
         found = any_line.values(line)
+        if found is None and (inner := unwrapped(line)) is not None:
+            found = any_line.values(inner)
         return found is not None and _is_postfix(found["program"])
 
     def reader(self, clock: Clock = time.time) -> LineReader:
@@ -308,29 +306,51 @@ class _Reader(UsualReader):
     columns = Columns.of(_NAMES, arrival="peer", removal="removed", outcome="status", code="dsn")
     delivered = frozenset({"sent"})
 
+    def __init__(self, stamps: Stamps) -> None:
+        super().__init__(stamps)
+        self._unwrap, self._repeats = Unwrapper(), Repeats()
+
     def __call__(self, line: str, /) -> Sequence[Entry]:
-        prefix = any_line.values(line)
-        if prefix is None:
-            if ": to=<" in line and " status=" in line:
-                raise UnparsedLineError("it has no program name before the message")
-            return ()
-        return self._message(prefix, prefix["message"]) if _is_postfix(prefix["program"]) else ()
+        return self._line(self._repeats.resolved(line))
+
+    def block(self, text: str) -> Block:
+        """Read a block of lines; see `UsualReader`."""
+        return super().block(self._repeats.resolved_block(text))
 
     def look_closer(self, row: Row) -> Sequence[Entry]:
         stamp, origin, *_, message = row
-        return self._message({"stamp": stamp, "host": self.host_of(origin)}, message) if stamp else self(message)
+        return self._message({"stamp": stamp, "host": self.host_of(origin)}, message) if stamp else self._line(message)
+
+    def _line(self, line: str) -> Sequence[Entry]:
+        prefix = any_line.values(line)
+        if prefix is None:
+            inner = self._unwrap(line)
+            line = line if inner is None else inner
+            prefix = any_line.values(line)
+        if prefix is None:
+            if (": to=" in line and ", status=" in line) or nameless_refusal.matches(line):
+                raise UnparsedLineError("it has no program name before the message")
+            return ()
+        return self._message(prefix, prefix["message"]) if _is_postfix(prefix["program"]) else ()
 
     def _message(self, prefix: dict[str, str], message: str) -> Sequence[Entry]:
         found = queue_line.values(message)
         if found is not None:
             return self._queue_line({**prefix, **found})
-        if not any(mark in message for mark in MARKS):
+        if "reject: " in message or " limit exceeded: " in message:
+            refusal = refusal_in(message, self.stamps.seconds(prefix.get("stamp")), prefix.get("host"))
+            if refusal is not None:
+                return (refusal,)
+        elif not any(mark in message for mark in MARKS):
             return ()
-        found = rejection.values(message) or bare_rejection.values(message)
+        found = bare_delivery_line.values(message)
         if found is not None:
-            return (self._rejection(found, prefix),)
-        verb = message.partition(": ")[2]
-        if verb.startswith(("to=<", "reject: ", "milter-reject: ", "proxy-reject: ")):
+            return self._queue_line({**prefix, **found})
+        found = repeated.values(message)
+        if found is not None:
+            entries = self._message(prefix, found["message"].removesuffix("]"))
+            return [each for each in entries if isinstance(each, Event)] * min(int(found["number"]), MAX_REPEATS)
+        if outcome_of_unknown_form.matches(message):
             raise UnparsedLineError("it records an outcome in an unknown form")
         return ()
 
@@ -383,26 +403,6 @@ class _Reader(UsualReader):
             sender = ""
         return (
             Step(what, PARSER.name, found["queue_id"], time, host, sender, found.get("peer"), found.get("related")),
-        )
-
-    def _rejection(self, found: dict[str, str], prefix: dict[str, str]) -> Event:
-        stage = STAGES.get(found.get("stage", ""), Stage.DATA)
-        if stage is Stage.CONNECT and "code" not in found:
-            found.setdefault("reply_code", "421")  # postscreen(8) sends this reply, but does not log it
-        code, reply_code = code_of(found, Outcome.REJECTED)
-        return Event(
-            mta=PARSER.name,
-            outcome=Outcome.REJECTED,
-            code=code,
-            time=self.stamps.seconds(prefix.get("stamp")),
-            host=prefix.get("host"),
-            reply_code=reply_code,
-            queue_id=found.get("queue_id"),
-            recipient=found.get("recipient"),
-            sender=found.get("sender"),
-            relay=found.get("relay"),
-            text=found["text"],
-            stage=stage,
         )
 
 

@@ -5,6 +5,7 @@ Input: the stamp of a line, as its grammar found it. Output: seconds since 1970 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -17,6 +18,12 @@ RFC 3164 time stamps lack. For a live log it is the present time, for an old fil
 
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 """As RFC 3164 writes them."""
+
+_DATED = re.compile(
+    r"(?:[A-Z][a-z]{2},? )?(?:(?P<first>[0-9]{4}) )?(?P<month>[A-Z][a-z]{2}) +(?P<day>[0-9]{1,2})"
+    r" (?:(?P<middle>[0-9]{4}) )?(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9.]+)(?: (?P<last>[0-9]{4}))?"
+)
+"""RFC 3164's stamp with a year in one of three places, or with a day of one digit."""
 
 
 class Stamps:
@@ -39,8 +46,11 @@ class Stamps:
         last, found = self._last
         if stamp != last:
             try:
-                found = self._bsd(stamp) if stamp[0] > "9" else self._iso(stamp)
-            except (ValueError, OverflowError):
+                if stamp[4] == "-":
+                    found = self._iso(stamp)
+                else:
+                    found = self._bsd(stamp) if stamp[9] == ":" and " " not in stamp[15:] else self._dated(stamp)
+            except (ValueError, IndexError, OverflowError):
                 found = None
             self._last = (stamp, found)
         return found
@@ -51,6 +61,15 @@ class Stamps:
             self._start_of_hour = self._latest(MONTHS.index(stamp[:3]) + 1, int(stamp[4:6]), int(stamp[7:9]))
             self._hour = hour
         return self._start_of_hour + int(stamp[10:12]) * 60 + float(stamp[13:])
+
+    def _dated(self, stamp: str) -> float:
+        found = _DATED.fullmatch(stamp)
+        if found is None:
+            raise ValueError("not a stamp of this kind")
+        year = found["first"] or found["middle"] or found["last"]
+        month, day, hour = MONTHS.index(found["month"]) + 1, int(found["day"]), int(found["hour"])
+        start = datetime(int(year), month, day, hour).timestamp() if year else self._latest(month, day, hour)
+        return start + int(found["minute"]) * 60 + float(found["second"])
 
     def _latest(self, month: int, day: int, hour: int) -> float:
         limit = self._clock() + 86400

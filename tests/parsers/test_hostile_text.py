@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
-from bouncemeter.event import Event, Outcome
+from bouncemeter.event import Event, Outcome, StepKind
 from bouncemeter.exchange import PARSER as EXCHANGE
 from bouncemeter.exim import PARSER as EXIM
 from bouncemeter.grammar import quoted_local_part
+from bouncemeter.knowledge.reasons import reason_of
 from bouncemeter.plugin import Parser, UnparsedLineError
 from bouncemeter.postfix import PARSER as POSTFIX
 from hypothesis import given
@@ -132,6 +134,11 @@ def test_a_reply_cannot_change_an_exchange_row(text: str) -> None:
     assert facts(event) == (Outcome.BOUNCED, "5.7.1", "601", "a@dest.test", "mx.test[192.0.2.1]")
 
 
+def quoted(local: str, domain: str) -> str:
+    """An address as RFC 5321 writes it."""
+    return '"' + local.replace("\\", "\\\\").replace('"', '\\"') + f'"@{domain}'
+
+
 LOCAL_PART = (
     st.lists(st.one_of(PIECES, st.sampled_from(list("abc .,<>@()[]:;=/\\"))), min_size=1, max_size=6)
     .map("".join)
@@ -168,6 +175,106 @@ def test_a_sender_cannot_end_a_message(local: str) -> None:
     assert step.sender == quoted
 
 
+# What smtpd(8) takes for a HELO: one line, without spaces at its ends.
+HELO = st.lists(
+    st.one_of(
+        PIECES,
+        st.sampled_from(
+            [
+                "; from=<f@forged.test> to=<t@forged.test>",
+                " proto=SMTP helo=<h",
+                " sasl_username=<s",
+                ">: Helo command rejected: ",
+                "virus",
+                "zen.spamhaus.org",
+                "a",
+            ]
+        ),
+    ),
+    min_size=1,
+    max_size=6,
+).map(lambda pieces: "".join(pieces).strip() or "x")
+OWN_VERDICT = "Helo command rejected: need fully-qualified hostname"
+
+
+def refusal(line: str) -> tuple[str | None, str | None, str, str | None, str | None, str | None]:
+    event = one(POSTFIX, line)
+    assert (event.outcome, event.reply_code, event.relay) == (Outcome.REJECTED, 504, "unknown[192.0.2.9]")
+    return event.sender, event.recipient, str(event.code), event.queue_id, event.stage, reason_of(event)
+
+
+@given(HELO)
+def test_a_helo_cannot_change_its_own_refusal(helo: str) -> None:
+    """At RCPT TO the real envelope is there, and at EHLO none is: it is that, or it is not read."""
+    start = f"Nov 24 15:55:42 mta postfix/smtpd[1]: NOQUEUE: reject: %s from unknown[192.0.2.9]: 504 5.5.2 <{helo}>: "
+    end = f"proto=SMTP helo=<{helo}>"
+    early = refusal(f"{start % 'EHLO'}{OWN_VERDICT}; {end}")
+    assert early == (None, None, "5.5.2", None, "helo", "protocol")
+    late = refusal(f"{start % 'RCPT'}{OWN_VERDICT}; from=<s@src.test> to=<r@dest.test> {end}")
+    assert late == ("s@src.test", "r@dest.test", "5.5.2", None, "rcpt", "protocol")
+
+
+@given(HELO)
+def test_a_helo_cannot_change_another_refusal(helo: str) -> None:
+    event = one(
+        POSTFIX,
+        "Nov 24 15:55:42 mta postfix/smtpd[1]: 4B00000001: reject: RCPT from unknown[192.0.2.9]: 554"
+        " 5.7.1 <r@dest.test>:"
+        f" Relay access denied; from=<s@src.test> to=<r@dest.test> proto=SMTP helo=<{helo}>",
+    )
+    assert (event.sender, event.recipient) in {("s@src.test", "r@dest.test"), (None, None)}
+    assert (event.text, str(event.code)) == ("<r@dest.test>: Relay access denied", "5.7.1")
+    assert (event.queue_id, event.stage, reason_of(event)) == ("4B00000001", "rcpt", "relay_denied")
+
+
+def unquoted(local: str) -> str:
+    """As Postfix writes it with info_log_address_format = internal."""
+    return f"{local}@src.test"
+
+
+ADDRESS_FORMS = st.sampled_from([unquoted, lambda local: quoted(local, "src.test")])
+SENDER_PIECES = [
+    "a>, status=expired, returned to sender",
+    "a>, status=force-expired, returned to sender (",
+    ">, size=1, nrcpt=1 (queue active)",
+    "> orig_id=4B00000009",
+    "; from=<f@forged.test> to=<t@forged.test> proto=SMTP helo=<h>",
+]
+HOSTILE_SENDER = st.lists(st.one_of(PIECES, st.sampled_from(SENDER_PIECES)), min_size=1, max_size=4).map("".join)
+
+
+@given(HOSTILE_SENDER.filter(lambda text: text.isascii() and text.isprintable()), ADDRESS_FORMS)
+def test_a_sender_cannot_forge_an_expiry_or_a_notification(local: str, form: Callable[[str], str]) -> None:
+    sender, start = form(local), "Nov 24 15:55:42 mta postfix/qmgr[1]: BD2052108B2: "
+    (queued,) = POSTFIX.reader()(f"{start}from=<{sender}>, size=12, nrcpt=1 (queue active)")
+    assert not isinstance(queued, Event)
+    assert (queued.what, queued.sender) == (StepKind.QUEUED, sender)
+    (expired,) = POSTFIX.reader()(f"{start}from=<{sender}>, status=expired, returned to sender")
+    assert isinstance(expired, Event)
+    assert (expired.outcome, expired.sender) == (Outcome.EXPIRED, sender)
+    (submitted,) = POSTFIX.reader()(f"{start}uid=1000 from=<{sender}>")
+    assert not isinstance(submitted, Event)
+    assert (submitted.what, submitted.sender, submitted.related) == (StepKind.ARRIVED, sender, None)
+    event = one(
+        POSTFIX,
+        "Nov 24 15:55:42 mta postfix/smtpd[1]: 4B00000001: reject: RCPT from unknown[192.0.2.9]: 554"
+        " 5.7.1 <r@dest.test>:"
+        f" Relay access denied; from=<{sender}> to=<r@dest.test> proto=ESMTP helo=<h>",
+    )
+    assert (event.sender, event.recipient) in {(sender, "r@dest.test"), (None, None)}
+    assert event.text == "<r@dest.test>: Relay access denied"
+
+
+@given(HOSTILE)
+def test_a_header_cannot_change_its_refusal(header: str) -> None:
+    event = one(
+        POSTFIX,
+        f"Nov 24 15:55:42 mta postfix/cleanup[1]: 4B00000001: reject: header Subject: {header} from h[192.0.2.9];"
+        " from=<s@src.test> to=<r@dest.test> proto=ESMTP helo=<h>: 5.7.1 no lottery here",
+    )
+    assert (event.outcome, str(event.code), event.text) == (Outcome.REJECTED, "5.7.1", "no lottery here")
+
+
 @pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name)
 @given(line=st.one_of(HOSTILE, st.text()))
 def test_any_line_is_read_or_reported_as_unparsed(parser: Parser, line: str) -> None:
@@ -191,6 +298,22 @@ ADVERSARIAL = [
     + "queued as " * 6_000,
     "Nov 24 15:55:42 mta postfix/smtpd[1]: NOQUEUE: reject: RCPT from a[1]: 550 5.1.1 " + "; from=<" * 8_000,
     "Nov 24 15:55:42 mta postfix/cleanup[1]: BD2052108B2: reject: header " + ": 5.1.1 " * 8_000,
+    "Nov 24 15:55:42 mta postfix/smtpd[1]: NOQUEUE: reject: RCPT from a[1]: 550 5.1.1 <"
+    + ">: Helo command rejected: " * 2_500
+    + " helo=<>",
+    "Nov 24 15:55:42 mta postfix/smtpd[1]: NOQUEUE: reject: RCPT from a[1]: 550 5.1.1 x; from=<" + "> to=<" * 10_000,
+    "Nov 24 15:55:42 mta postfix/smtpd[1]: NOQUEUE: reject: RCPT from a[1]: 550 5.1.1 x" + "; proto=SMTP" * 5_000,
+    "Nov 24 15:55:42 mta postfix/smtpd[1]: NOQUEUE: reject: RCPT from a[1]: 550 [" + "] blocked using " * 4_000,
+    "Nov 24 15:55:42 mta postfix/qmgr[1]: BD2052108B2: from=<" + ">, size=1, nrcpt=1 (queue active) " * 1_900,
+    "Nov 24 15:55:42 mta postfix/qmgr[1]: BD2052108B2: from=<" + ">, status=expired, returned to sender " * 1_700,
+    "Nov 24 15:55:42 mta postfix/smtp[1]: BD2052108B2: to=a" + ", status=" * 7_000,
+    "x" + ": reject: RCPT from " * 3_200,
+    "x" + ": to=a, status=" * 4_000,
+    "mail-1  | " * 6_000,
+    "2026-11-24T15:55:42Z stdout F " * 2_100,
+    '{"log":' * 9_000,
+    '{"log": "' + "\\n" * 32_000 + '"}',
+    "Nov 24 15:55:42 mta last message repeated 2 times" + " last message repeated 2 times" * 2_000,
     "<22>1 2026-11-04T02:00:04Z h postfix/smtp 1 - " + '[a="' * 16_000,
     "2026-11-24T09:00:00.000Z," + '"' * 65_000,
     "2026-11-24T09:00:00.000Z,,,,EX01,,C,SMTP,FAIL,601,<m>,n,"
