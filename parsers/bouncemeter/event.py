@@ -124,6 +124,7 @@ class Event:
         stage: For a rejection, the stage of the SMTP dialogue.
         passed_to: The queue ID that the next server says it gave the message. Any server can claim this.
         forwarded: Whether our own server gave `passed_to`: the message continues as that, to other recipients.
+        identity: What tells the message from all others of its host, if the queue ID does not.
     """
 
     mta: str
@@ -142,6 +143,7 @@ class Event:
     stage: Stage | None = None
     passed_to: str | None = None
     forwarded: bool = False
+    identity: str | None = None
 
     @property
     def kind(self) -> Kind | None:
@@ -159,11 +161,14 @@ class StepKind(StrEnum):
     NOTIFIED = "notified"
     """The server made a notification about it, with the queue ID `related`."""
     PASSED_ON = "passed on"
-    """Other addresses replaced `recipient`, or it went to another of our servers: it does not end here."""
+    """Another address replaced `recipient`, or it went to another of our servers: it does not end here, unless an
+    outcome follows."""
     DROPPED = "dropped"
     """`recipient` was discarded on purpose: neither delivered nor bounced."""
     REMOVED = "removed"
     """It left the queue."""
+    RESUMED = "resumed"
+    """It had ended, and was taken up again: its recipients can end once more."""
 
 
 @dataclass(slots=True)
@@ -172,7 +177,7 @@ class Step:
 
     Attributes:
         what: What happened.
-        time, mta, host, queue_id, sender: As in `Event`.
+        time, mta, host, queue_id, sender, identity: As in `Event`. Without a queue ID, `queue_id` is empty.
         peer: The address of the client that handed the message over.
         related: Another queue ID; see `StepKind`.
         recipient: The address that the step is about; see `StepKind`.
@@ -187,6 +192,7 @@ class Step:
     peer: str | None = None
     related: str | None = None
     recipient: str | None = None
+    identity: str | None = None
 
 
 Entry = Event | Step
