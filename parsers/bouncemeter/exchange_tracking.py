@@ -42,6 +42,7 @@ EXPIRY_WORDS = tuple(_DATA["expiry"]["words"])
 DISCARD_WORDS = tuple(_DATA["discarded"]["words"])
 INTERNAL_CONNECTORS = frozenset(_DATA["internal"]["connectors"])
 INTERNAL_PREFIXES = tuple(_DATA["internal"]["prefixes"])
+RECEIVE_PREFIXES = tuple(_DATA["receiving"]["prefixes"])
 AGENT_STAGES = {agent: Stage(stage) for agent, stage in _DATA["agents"].items()}
 RESUMED_SOURCES = frozenset(_DATA["poison"]["resumed_sources"])
 RESUMED_WORDS = tuple(_DATA["poison"]["resumed_words"])
@@ -100,7 +101,7 @@ class TrackingRows:
         self._stamps = stamps
         self._host: str | None = None
         self._sends_external = False
-        self._arrived: OrderedDict[str, None] = OrderedDict()
+        self._arrived: OrderedDict[str | None, None] = OrderedDict()
 
     def memory(self) -> list[str | bool | None]:
         """What it must remember after a restart; of arrivals that was only to be a moment."""
@@ -123,8 +124,8 @@ class TrackingRows:
         if event not in EVENTS or is_probe(_sender(row) or ""):
             return
         queue_id, identity = _names(row)
-        at_the_door = event == "FAIL" and source in ("SMTP", "AGENT") and "\\" in row.get("connector-id", "")
-        if at_the_door and (identity is None or identity not in self._arrived):
+        at_the_door = queue_id is None or _is_receive_connector(row)
+        if event == "FAIL" and source in ("SMTP", "AGENT") and at_the_door and identity not in self._arrived:
             yield from self._refusals(row)
             return
         self._host = _writer(row, event, source, is_new=self._is_new(row)) or self._host
@@ -341,6 +342,12 @@ def _expired(outcome: Outcome, source: str, text: str, code: str) -> Outcome:
     return Outcome.EXPIRED if expired else outcome
 
 
+def _is_receive_connector(row: dict[str, str]) -> bool:
+    """Whether a row's connector takes mail in: it has the name of its server before its own."""
+    connector = row.get("connector-id", "")
+    return "\\" in connector or connector.lower().startswith(RECEIVE_PREFIXES)
+
+
 def _is_discarded(text: str) -> bool:
     """Whether our own server put the message into quarantine, or deleted it, in place of a delivery."""
     return any(words in text for words in DISCARD_WORDS)
@@ -375,7 +382,7 @@ def _writer(row: dict[str, str], event: str, source: str, *, is_new: bool) -> st
     others, among them those about incoming mail; a row may leave either out. From 2013 on, rows of a delivery to a
     mailbox name the writer as the server."""
     ours, other = row.get("server-hostname"), row.get("client-hostname")
-    sent = source != "AGENT" and "\\" not in row.get("connector-id", "") and not (is_new and source == "STOREDRIVER")
+    sent = source != "AGENT" and not _is_receive_connector(row) and not (is_new and source == "STOREDRIVER")
     if event in OUTCOMES and sent:
         ours, other = other, ours
     return _short_name(ours or other)

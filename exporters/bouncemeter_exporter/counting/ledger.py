@@ -288,8 +288,8 @@ def _key(event: Event, message: Message) -> str:
 
 
 def _note_recipient(step: Step, message: Message) -> None:
-    """End, without an outcome, a recipient that was replaced, went to another server of ours, or was dropped on purpose;
-    or let the recipients of a message that was taken up again end once more."""
+    """End, without an outcome, a recipient that was replaced, went to another server of ours, or was dropped on
+    purpose; or let the recipients of a message that was taken up again end once more."""
     if step.what is StepKind.RESUMED:
         for each in message.recipients.values():
             each.passed_on = each.ended

@@ -94,6 +94,11 @@ class LogReader:
         """What the parser must remember of the lines so far to understand the next."""
         return self._reader.memory() if isinstance(self._reader, Remembering) else None
 
+    @property
+    def begun(self) -> float | None:
+        """When the log began, in seconds since 1970 UTC, if its header says so."""
+        return getattr(self._reader, "begun", None)
+
     def end(self) -> Block:
         """Parse the lines that are still held back because the log is short.
 
@@ -118,8 +123,8 @@ class LogReader:
 
 
 def oldest_first(paths: Sequence[Path], parser: Parser | None) -> list[Path]:
-    """Logs in the order in which they were written: by the first time in each, so that a deferral comes before
-    the end in the next file. (A shell lists `mail.log` before `mail.log.1`.)
+    """Logs in the order in which they were written: by the time in their header, else by the first time in each, so
+    that a deferral comes before the end in the next file. (A shell lists `mail.log` before `mail.log.1`.)
 
     Raises:
         SourceError: A file cannot be read.
@@ -128,7 +133,7 @@ def oldest_first(paths: Sequence[Path], parser: Parser | None) -> list[Path]:
 
 
 def _first_time(path: Path, parser: Parser | None) -> float:
-    """The first time in a log's beginning, else the time of the file's last change."""
+    """The time in a log's header, else the first in its beginning, else the time of the file's last change."""
     last_change = path.stat().st_mtime
     log = LogReader(str(path), parser, clock=lambda: last_change)
     with open_log(path) as stream:
@@ -137,4 +142,6 @@ def _first_time(path: Path, parser: Parser | None) -> float:
         entries = [*log.read(text), *log.end()]
     except UnknownFormatError:
         return last_change
+    if log.begun is not None:
+        return log.begun
     return next((entry.time for entry in entries if entry.time is not None), last_change)
