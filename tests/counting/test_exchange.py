@@ -11,11 +11,12 @@ from bouncemeter.plugin import UnparsedLineError, parser
 from bouncemeter_exporter.counting.counters import Counters
 from bouncemeter_exporter.counting.ledger import Ledger
 
-OLD = (
+COLUMNS = (
     "date-time,client-ip,client-hostname,server-ip,server-hostname,source-context,connector-id,source,event-id,"
     "internal-message-id,message-id,recipient-address,recipient-status,total-bytes,recipient-count,"
     "related-recipient-address,reference,message-subject,sender-address,return-path,message-info"
-).split(",")
+)
+OLD = COLUMNS.split(",")
 NEW = [*OLD[:11], "network-message-id", *OLD[11:], "directionality", "tenant-id", "original-client-ip"]
 NEW += ["original-server-ip", "custom-data", "transport-traffic-type", "log-id", "schema-version"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bouncemeter.event import Event, Outcome, Stage
+from bouncemeter.event import Entry, Event, Outcome, Stage
 from bouncemeter.plugin import parser
 from bouncemeter_exporter.counting.counters import Counters
 from bouncemeter_exporter.counting.ledger import Ledger
@@ -17,7 +17,7 @@ def dialogue(*rows: str, kind: str = "Send", session: str = "08DE2B4FA5C7E001") 
     read = parser("exchange").reader()
     read(f"#Log-type: SMTP {kind} Protocol Log")
     read(f"#Fields: {COLUMNS}")
-    found = []
+    found = list[Entry]()
     for number, row in enumerate(rows):
         data, _, context = row[2:].partition(" | ")
         quoted = data.replace('"', '""')

@@ -35,6 +35,10 @@ class LogReader:
         about: Words to look for: where the format allows it, lines with none of them may be skipped.
         memory: What an earlier reader of this log remembered of its lines.
         patient: Never give up: discard lines in an unknown format, and go on detecting.
+
+    Attributes:
+        counts: Lines by result.
+        why: Why the first unparsed line could not be read.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class LogReader:
         self.name = name
         self.parser = parser
         self.counts: ResultCounts = {"event": 0, "other": 0, "unparsed": 0}
+        self.why = ""
         self._clock, self._about, self._patient = clock, about, patient
         self._waiting = ""
         self._reader: LineReader | None = parser.reader(clock) if parser else None
@@ -79,6 +84,7 @@ class LogReader:
             if isinstance(self._reader, BlockReader)
             else read_lines(text.split("\n")[:-1], self._reader)
         )
+        self.why = self.why or block.why
         self.counts["event"] += block.events
         self.counts["unparsed"] += block.unparsed
         self.counts["other"] += block.other
