@@ -16,7 +16,7 @@ from bouncemeter.event import Entry
 from bouncemeter.exchange_export import Export, is_export_header
 from bouncemeter.exchange_protocol import ProtocolRows
 from bouncemeter.exchange_tracking import MTA, TrackingRows
-from bouncemeter.lowering import LoweredList, lowered, lowered_list
+from bouncemeter.lowering import lowered, lowered_list
 from bouncemeter.plugin import LineReader, UnparsedLineError
 from bouncemeter.stamps import Clock, Stamps
 from bouncemeter.tables import table
@@ -67,11 +67,13 @@ class ExchangeParser:
         return _Reader(Stamps(clock))
 
 
-def _columns(line: str, kind: LoweredList = row) -> list[str]:
+def _columns(line: str, separator: str = ",") -> list[str]:
     """The fields of a row, unquoted."""
+    if '"' not in line:
+        return line.split(separator)
     return [
         text[1:-1].replace('""', '"') if len(text) > 1 and text[0] == text[-1] == '"' else text
-        for text in kind.items(line)
+        for text in ROWS[separator].items(line)
     ]
 
 
@@ -79,8 +81,8 @@ def _export_header(line: str) -> tuple[str, list[str]] | None:
     """The separator and the columns of an export, if a line is its header."""
     if "eventid" not in line[:2000].lower():
         return None
-    for separator, kind in ROWS.items():
-        columns = _columns(line, kind)
+    for separator in ROWS:
+        columns = _columns(line, separator)
         if is_export_header(columns):
             return separator, columns
     return None
@@ -107,7 +109,7 @@ class _Reader:
             self._separator, self._names = header
             self._export = Export(self._names)
             return ()
-        columns = _columns(line, ROWS[self._separator])
+        columns = _columns(line, self._separator)
         names = self._names or LAYOUTS.get(len(columns))
         if names is None or len(columns) < min(9, len(names)):
             raise UnparsedLineError(f"its {len(columns)} columns fit neither a #Fields: line nor a known version")

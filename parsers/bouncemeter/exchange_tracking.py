@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import pyparsing as pp
 
@@ -86,6 +87,31 @@ latency = lowered(
 )
 
 
+class _About:
+    """What a row is about.
+
+    Attributes:
+        event, source: As in the row, in capitals.
+        time: In seconds since 1970 UTC.
+        queue_id, identity, sender: As in `bouncemeter.event.Event`.
+        receiving: Whether its connector takes mail in.
+    """
+
+    __slots__ = ("event", "identity", "queue_id", "receiving", "sender", "source", "time")
+
+    def __init__(self, row: dict[str, str], event: str, time: float | None) -> None:
+        self.event, self.source, self.time = event, row.get("source", "").upper(), time
+        self.queue_id, self.identity = _names(row)
+        self.sender = _sender(row)
+        connector = row.get("connector-id", "")
+        self.receiving = "\\" in connector or connector.lower().startswith(RECEIVE_PREFIXES)
+
+    @property
+    def at_the_door(self) -> bool:
+        """Whether a failure can be a refusal of incoming mail. Mail without an ID was never let in."""
+        return self.source in ("SMTP", "AGENT") and (self.receiving or self.queue_id is None)
+
+
 class TrackingRows:
     """Reads the rows of one message tracking log.
 
@@ -119,86 +145,95 @@ class TrackingRows:
         Raises:
             UnparsedLineError: An outcome names no message.
         """
-        event, source = row["event-id"].upper(), row.get("source", "").upper()
-        self._sends_external |= event == "SENDEXTERNAL"
-        if event not in EVENTS or is_probe(_sender(row) or ""):
-            return
-        queue_id, identity = _names(row)
-        at_the_door = queue_id is None or _is_receive_connector(row)
-        if event == "FAIL" and source in ("SMTP", "AGENT") and at_the_door and identity not in self._arrived:
-            yield from self._refusals(row)
-            return
-        self._host = _writer(row, event, source, is_new=self._is_new(row)) or self._host
+        event = row["event-id"].upper()
+        if event not in EVENTS:
+            return iter(())
+        about = _About(row, event, self._stamps.seconds(row.get("date-time")))
+        if about.sender and is_probe(about.sender):
+            return iter(())
+        if event == "FAIL" and about.at_the_door and about.identity not in self._arrived:
+            return self._refusals(row, about)
+        self._host = self._writer(row, about) or self._host
+        return self._meaning(row, about)
+
+    def _meaning(self, row: dict[str, str], about: _About) -> Iterator[Entry]:
+        """The entries of a row about a message of ours."""
+        event = about.event
+        if event == "RECEIVE":
+            self._arrived[about.identity] = None
+            if len(self._arrived) > MAX_ARRIVED:
+                self._arrived.popitem(last=False)
         if event in STEPS:
-            if event == "RECEIVE" and identity is not None:
-                self._arrived[identity] = None
-                if len(self._arrived) > MAX_ARRIVED:
-                    self._arrived.popitem(last=False)
-            yield from self._steps(row, STEPS[event])
-            return
-        if queue_id is None and identity is None:
+            return self._steps(row, about, STEPS[event])
+        if about.queue_id is None and about.identity is None:
             raise UnparsedLineError(f"its event {event} names no message")
-        outcome = OUTCOMES[event]
-        if event == "POISONMESSAGE" and _is_resumed(row, source):
-            yield from self._steps(row, StepKind.RESUMED)
-        elif event in ("SEND", "SENDEXTERNAL") and self._is_internal(row, event):
-            yield from self._steps(row, StepKind.PASSED_ON)
-        else:
-            yield from self._outcomes(row, outcome, source)
+        self._sends_external |= event == "SENDEXTERNAL"
+        if event == "POISONMESSAGE" and _is_resumed(row, about.source):
+            return self._steps(row, about, StepKind.RESUMED)
+        if event in ("SEND", "SENDEXTERNAL") and self._is_internal(row, event):
+            return self._steps(row, about, StepKind.PASSED_ON)
+        return self._outcomes(row, about)
 
     # --- outcomes -----------------------------------------------------------------------------------------------
 
-    def _outcomes(self, row: dict[str, str], outcome: Outcome, source: str) -> Iterator[Entry]:
+    def _outcomes(self, row: dict[str, str], about: _About) -> Iterator[Entry]:
         """One entry for each recipient of a row, except probes."""
+        outcome = OUTCOMES[about.event]
         for recipient, recipient_status in _recipients(row):
             parts = _status_parts(recipient_status)
             text = parts.get("LED", recipient_status)
             code, reply_code = code_of(smtp_reply.values(text) or {}, outcome)
-            if outcome is Outcome.BOUNCED and (code.digit == 2 or (source != "SMTP" and _is_discarded(text))):
-                yield self._step(row, StepKind.DROPPED, recipient)
-                continue
-            moment = self._stamps.seconds(row.get("date-time"))
-            event = self._event(row, _expired(outcome, source, text, str(code)), text)
-            event.code, event.reply_code, event.recipient = code, reply_code, recipient
-            event.original_recipient = row.get("related-recipient-address") or None
-            event.relay = _peer(parts, row, outcome)
-            if event.outcome in (Outcome.DELIVERED, Outcome.EXPIRED):
-                event.delay = self._delay(row, moment)
-            yield event
+            ended = outcome
+            if outcome is Outcome.BOUNCED:
+                if code.digit == 2 or (about.source != "SMTP" and _is_discarded(text)):
+                    yield self._step(about, StepKind.DROPPED, recipient)
+                    continue
+                if _is_expired(about.source, text, str(code)):
+                    ended = Outcome.EXPIRED
+            yield Event(
+                mta=MTA,
+                outcome=ended,
+                code=code,
+                time=about.time,
+                host=self._host,
+                reply_code=reply_code,
+                queue_id=about.queue_id,
+                identity=about.identity,
+                recipient=recipient,
+                original_recipient=row.get("related-recipient-address") or None,
+                sender=about.sender,
+                relay=_peer(parts, row, outcome),
+                delay=self._delay(row, about.time) if ended in (Outcome.DELIVERED, Outcome.EXPIRED) else None,
+                text=text or None,
+            )
 
-    def _refusals(self, row: dict[str, str]) -> Iterator[Entry]:
+    def _refusals(self, row: dict[str, str], about: _About) -> Iterator[Entry]:
         """Mail that an agent of our own server did not let in: it has no message yet, or none that was accepted."""
-        host = _short_name(row.get("server-hostname")) or _short_name(row["connector-id"].partition("\\")[0])
+        host = _short_name(row.get("server-hostname"))
+        self._host = host or _short_name(row.get("connector-id", "").rpartition("\\")[0]) or self._host
         for recipient, recipient_status in _recipients(row):
             text = _status_parts(recipient_status).get("LED", recipient_status)
+            code, reply_code = code_of(smtp_reply.values(text) or {}, Outcome.REJECTED)
             if is_failed_login(text):
                 continue
-            self._host = host or self._host
-            code, reply_code = code_of(smtp_reply.values(text) or {}, Outcome.REJECTED)
             if code.digit == 2 or _is_discarded(text):
-                yield self._step(row, StepKind.DROPPED, recipient)
+                yield self._step(about, StepKind.DROPPED, recipient)
                 continue
-            event = self._event(row, Outcome.REJECTED, text)
-            event.code, event.reply_code, event.recipient = code, reply_code, recipient
-            event.relay = _named_host(row.get("client-hostname", ""), row.get("client-ip", ""))
-            event.stage = _stage(row, recipient)
-            yield event
-
-    def _event(self, row: dict[str, str], outcome: Outcome, text: str) -> Event:
-        queue_id, identity = _names(row)
-        code, reply_code = code_of({}, outcome)
-        return Event(
-            mta=MTA,
-            outcome=outcome,
-            code=code,
-            reply_code=reply_code,
-            time=self._stamps.seconds(row.get("date-time")),
-            host=self._host,
-            queue_id=queue_id,
-            identity=identity,
-            sender=_sender(row),
-            text=text or None,
-        )
+            yield Event(
+                mta=MTA,
+                outcome=Outcome.REJECTED,
+                code=code,
+                time=about.time,
+                host=self._host,
+                reply_code=reply_code,
+                queue_id=about.queue_id,
+                identity=about.identity,
+                recipient=recipient,
+                sender=about.sender,
+                relay=_named_host(row.get("client-hostname", ""), row.get("client-ip", "")),
+                text=text or None,
+                stage=_stage(row, recipient),
+            )
 
     def _delay(self, row: dict[str, str], moment: float | None) -> float | None:
         """Seconds from the message's entry into the organisation: custom-data's E2ELatency, else message-info."""
@@ -214,40 +249,38 @@ class TrackingRows:
 
     # --- steps --------------------------------------------------------------------------------------------------
 
-    def _steps(self, row: dict[str, str], what: StepKind) -> Iterator[Step]:
+    def _steps(self, row: dict[str, str], about: _About, what: StepKind) -> Iterator[Step]:
         """One step for the message, or one for each recipient that the row is about."""
-        event, about = row["event-id"].upper(), list[str]()
+        if what in (StepKind.ARRIVED, StepKind.RESUMED):
+            yield self._step(about, what, None, row.get("client-ip") or None)
+            return
         here, related = (
             [each for each in recipients.items(row.get(name, "")) if not is_no_mailbox(each)]
             for name in ("recipient-address", "related-recipient-address")
         )
-        if what in (StepKind.ARRIVED, StepKind.RESUMED):
-            yield self._step(row, what, None)
-        elif event in ("REDIRECT", "RESOLVE", "ORAR"):
+        if about.event in ("REDIRECT", "RESOLVE", "ORAR"):
             # Which of the two columns has the new address differs: the one whose outcome follows is counted.
-            if related and {each.lower() for each in here} != {each.lower() for each in related}:
-                about = here + related
-        elif event == "EXPAND":
+            same = not related or {each.lower() for each in here} == {each.lower() for each in related}
+            here = [] if same else here + related
+        elif about.event == "EXPAND":
             members = {each.lower() for each in here}
-            about = [each for each in related if each.lower() not in members]
-        else:
-            about = here
-        for recipient in about:
-            yield self._step(row, what, recipient)
+            here = [each for each in related if each.lower() not in members]
+        elif about.event == "TRANSFER" and row.get("reference"):
+            # The copy's recipients leave the message that it was made from.
+            about = _About({**row, "internal-message-id": row["reference"]}, about.event, about.time)
+        for recipient in here:
+            yield self._step(about, what, recipient)
 
-    def _step(self, row: dict[str, str], what: StepKind, recipient: str | None) -> Step:
-        if row["event-id"].upper() == "TRANSFER" and row.get("reference"):
-            row = {**row, "internal-message-id": row["reference"]}  # the copy's recipients leave this message
-        queue_id, identity = _names(row)
+    def _step(self, about: _About, what: StepKind, recipient: str | None, peer: str | None = None) -> Step:
         return Step(
             what=what,
             mta=MTA,
-            queue_id=queue_id or "",
-            identity=identity,
-            time=self._stamps.seconds(row.get("date-time")),
+            queue_id=about.queue_id or "",
+            identity=about.identity,
+            time=about.time,
             host=self._host,
-            sender=_sender(row),
-            peer=row.get("client-ip") or None,
+            sender=about.sender,
+            peer=peer,
             recipient=recipient,
         )
 
@@ -255,11 +288,17 @@ class TrackingRows:
 
     def _version(self, row: dict[str, str]) -> tuple[int, int]:
         """The first two numbers of the server's version: 14 is Exchange 2010, 15 is 2013 and later."""
-        major, _, rest = (self.version or row.get("schema-version", "")).partition(".")
-        minor = rest.partition(".")[0]
-        if major.isdecimal() and len(major) < 5:
-            return int(major), int(minor) if minor.isdecimal() and len(minor) < 5 else 0
-        return (15 if "network-message-id" in row else 14), 0
+        return _numbers(self.version or row.get("schema-version", "")) or (15 if "network-message-id" in row else 14, 0)
+
+    def _writer(self, row: dict[str, str], about: _About) -> str | None:
+        """The short name of the server that wrote a row. It is the client in rows about outcomes, and the server in all
+        others, among them those about incoming mail; a row may leave either out. From 2013 on, rows of a delivery to a
+        mailbox name the writer as the server."""
+        ours, other = row.get("server-hostname"), row.get("client-hostname")
+        as_client = about.event in OUTCOMES and about.source != "AGENT" and not about.receiving
+        if as_client and (about.source != "STOREDRIVER" or not self._is_new(row)):
+            ours, other = other, ours
+        return _short_name(ours or other)
 
     def _is_new(self, row: dict[str, str]) -> bool:
         return self._version(row) >= (15, 0)
@@ -298,6 +337,15 @@ def is_failed_login(text: str) -> bool:
     return text.startswith(LOGIN_REPLIES) or any(words in text for words in LOGIN_WORDS)
 
 
+@lru_cache(maxsize=64)
+def _numbers(version: str) -> tuple[int, int] | None:
+    """The first two numbers of a version such as 15.02.1118.007; None if it has none."""
+    parts = version.split(".")[:2]
+    if len(parts) < 2 or not all(each.isdecimal() and len(each) < 5 for each in parts):
+        return None
+    return int(parts[0]), int(parts[1])
+
+
 def _names(row: dict[str, str]) -> tuple[str | None, str | None]:
     """A message's queue ID, and what tells it from all others of its server. Small internal IDs begin again with the
     service that wrote them; in 2013 and later, the network message ID stays the same in all services and copies."""
@@ -333,19 +381,10 @@ def _status_parts(recipient_status: str) -> dict[str, str]:
     return parts
 
 
-def _expired(outcome: Outcome, source: str, text: str, code: str) -> Outcome:
-    """The outcome of a row, or expiry if it is one: a message found too old at the start counts as well."""
-    if outcome is not Outcome.BOUNCED:
-        return outcome
+def _is_expired(source: str, text: str, code: str) -> bool:
+    """Whether a failure is an expiry; a message that the service found too old at its start is one."""
     words = text.partition(code)[2].lstrip()
-    expired = source == "BOOTLOADER" or code in EXPIRY_CODES or words.startswith(EXPIRY_WORDS)
-    return Outcome.EXPIRED if expired else outcome
-
-
-def _is_receive_connector(row: dict[str, str]) -> bool:
-    """Whether a row's connector takes mail in: it has the name of its server before its own."""
-    connector = row.get("connector-id", "")
-    return "\\" in connector or connector.lower().startswith(RECEIVE_PREFIXES)
+    return source == "BOOTLOADER" or code in EXPIRY_CODES or words.startswith(EXPIRY_WORDS)
 
 
 def _is_discarded(text: str) -> bool:
@@ -375,17 +414,6 @@ def _stage(row: dict[str, str], recipient: str | None) -> Stage:
 def _short_name(host: str | None) -> str | None:
     """The short name of one of our servers; None for an address."""
     return None if not host or host[:1].isdigit() or ":" in host else host.partition(".")[0].upper()
-
-
-def _writer(row: dict[str, str], event: str, source: str, *, is_new: bool) -> str | None:
-    """The short name of the server that wrote a row. It is the client in rows about outcomes, and the server in all
-    others, among them those about incoming mail; a row may leave either out. From 2013 on, rows of a delivery to a
-    mailbox name the writer as the server."""
-    ours, other = row.get("server-hostname"), row.get("client-hostname")
-    sent = source != "AGENT" and not _is_receive_connector(row) and not (is_new and source == "STOREDRIVER")
-    if event in OUTCOMES and sent:
-        ours, other = other, ours
-    return _short_name(ours or other)
 
 
 def _sender(row: dict[str, str]) -> str | None:
