@@ -166,7 +166,10 @@ class TrackingRows:
         if event in STEPS:
             return self._steps(row, about, STEPS[event])
         if about.queue_id is None and about.identity is None:
-            raise UnparsedLineError(f"its event {event} names no message")
+            where = row.get("source-context") or row.get("recipient-address")  # a file of the pickup directory
+            if not where:
+                raise UnparsedLineError(f"its event {event} names no message")
+            about.identity = f"{row.get('date-time')} {where[:MAX_NAME]}"
         self._sends_external |= event == "SENDEXTERNAL"
         if event == "POISONMESSAGE" and _is_resumed(row, about.source):
             return self._steps(row, about, StepKind.RESUMED)
@@ -314,10 +317,8 @@ class TrackingRows:
         if event == "SEND":
             if self._sends_external or self._version(row) >= (15, 1):
                 return True
-            if self._is_new(row):
+            if entity is not None or self._is_new(row):
                 return entity != "Internet"
-        if entity is not None:
-            return entity != "Internet"
         connector = row.get("connector-id", "").lower()
         return connector in INTERNAL_CONNECTORS or connector.startswith(INTERNAL_PREFIXES)
 

@@ -444,7 +444,20 @@ def test_housekeeping_is_no_outcome(event: str) -> None:
 
 def test_an_outcome_that_names_no_message_is_unparsed() -> None:
     with pytest.raises(UnparsedLineError, match="its event FAIL names no message"):
-        Story().row("FAIL", "a@a.test", "ROUTING", id="", net="", mid="")
+        Story().row("FAIL", "", "ROUTING", id="", net="", mid="")
+
+
+@pytest.mark.parametrize("more", [{"to": "a@a.test"}, {"context": "C:\\Pickup\\1.eml"}])
+def test_a_file_of_the_pickup_directory_needs_no_name(more: dict[str, str]) -> None:
+    story = Story()
+    for _ in range(2):
+        story.row("BADMAIL", source="PICKUP", id="", net="", mid="", **more)
+    assert story.ends == {"bounced": 2}
+
+
+@pytest.mark.parametrize("custom", ["S:ToEntity=Internet", "S:ToEntity=Hosting", "S:ToEntity=Partner", ""])
+def test_external_mail_is_delivered_whatever_is_there(custom: str) -> None:
+    assert Story().row("SENDEXTERNAL", "a@dest.test", custom=custom, **EXT).ends == {"delivered": 1}
 
 
 def test_what_a_log_said_of_its_server_survives_a_restart() -> None:
