@@ -17,6 +17,8 @@ from bouncemeter.tables import table
 __all__ = ["Export", "is_export_header"]
 
 NAMES: dict[str, str] = table("exchange")["export"]
+OF_MESSAGES = ("recipients", "messageid", "internalmessageid", "recipientstatus")
+"""One of these columns shows that events are of mail."""
 UNREADABLE = ("System.String[]", "System.Object[]", "System.Collections.")
 """What PowerShell writes for a list that it cannot show in one cell."""
 
@@ -52,7 +54,7 @@ spaced_statuses = lowered_list(pp.ZeroOrMore(one_status + pp.Suppress(pp.Opt(pp.
 def is_export_header(columns: Sequence[str]) -> bool:
     """Whether columns are the names that an export begins with; some may be left out, in any order."""
     names = {each.lower() for each in columns}
-    return "timestamp" in names and "eventid" in names
+    return names >= {"timestamp", "eventid"} and not names.isdisjoint(OF_MESSAGES)
 
 
 class Export:

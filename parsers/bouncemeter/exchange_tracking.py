@@ -185,6 +185,8 @@ class TrackingRows:
         for recipient, recipient_status in _recipients(row):
             parts = _status_parts(recipient_status)
             text = parts.get("LED", recipient_status)
+            if not text and about.event.startswith("MODERAT"):
+                text = about.event  # moderation has no reply, only an event
             code, reply_code = code_of(smtp_reply.values(text) or {}, outcome)
             ended = outcome
             if outcome is Outcome.BOUNCED:

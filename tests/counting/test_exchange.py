@@ -245,6 +245,7 @@ def test_refused_moderation_has_the_id_0(event: str) -> None:
         story.row(event, "list@a.test", "APPROVAL", id="0", mid=f"<m{number}@src.test>", net=f"net-{number}")
     assert story.ends == {"bounced": 2}
     assert [each.queue_id for each in story.events] == [None, None]
+    assert {labels[4] for labels in story.counters.bounces.values} == {"policy"}
 
 
 def test_the_message_ids_of_strangers_are_cut() -> None:

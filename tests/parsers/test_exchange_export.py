@@ -76,6 +76,10 @@ def test_columns_without_quotes_are_read() -> None:
     assert len(events([",".join(NAMES), rows({"MessageSubject": "plain"})[1].replace('"', "")])) == 1
 
 
+def test_other_tables_of_events_are_not_taken_for_exports() -> None:
+    assert detect([quoted(["Timestamp", "EventId", "Message", "Level"]), quoted(["x", "4625", "no", "2"])]) is None
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 from bouncemeter_exporter.sources.files import FollowedFiles
+from bouncemeter_exporter.sources.lines import read_text
 from bouncemeter_exporter.sources.log import oldest_first
 from bouncemeter_exporter.sources.source import LineCounts
 
@@ -37,3 +39,20 @@ def test_a_followed_log_in_utf_16_is_refused_with_a_sentence(
     assert said == [
         f"{log} is in UTF-16, in which no log can be followed: convert it to UTF-8, or read it with bouncemeter report"
     ]
+
+
+class Trickle(io.BytesIO):
+    """Gives a few bytes at a time."""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return super().read(3)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["", "\r\n"])
+def test_a_stream_is_decoded_wherever_its_blocks_end(encoding: str, end: str) -> None:
+    stream = Trickle(f"#TYPE x\r\nGr\u00fc\u00dfe,\u0a0a,\U0001f4e7{end}".encode(encoding))
+    found = list(read_text(stream, "export.csv"))
+    text = "".join(text for text, _ in found).removeprefix("\ufeff")
+    assert text == "#TYPE x\nGr\u00fc\u00dfe,\u0a0a,\U0001f4e7\n"
+    assert sum(size for _, size in found) == len(stream.getvalue())
