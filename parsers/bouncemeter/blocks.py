@@ -157,6 +157,7 @@ class Block:
         rows: Their rows, if the format has usual lines.
         entries: Their entries, in any other format.
         events, other, unparsed: How many lines were outcomes, were of no interest, or could not be read.
+        why: Why the first of them could not be read.
     """
 
     rows: Rows | None = None
@@ -164,6 +165,7 @@ class Block:
     events: int = 0
     other: int = 0
     unparsed: int = 0
+    why: str = ""
 
     def __iter__(self) -> Iterator[Entry]:
         """All entries, in the order of the lines."""
@@ -173,8 +175,9 @@ class Block:
         """Read and count one line. Returns its entries; none if it cannot be read."""
         try:
             entries = read(line)
-        except Exception:  # UnparsedLineError, or a plugin's bug: neither may lose other lines
+        except Exception as error:  # UnparsedLineError, or a plugin's bug: neither may lose other lines
             self.unparsed += 1
+            self.why = self.why or str(error)
             return ()
         for entry in entries:
             if isinstance(entry, Event):

@@ -141,6 +141,7 @@ class Event:
         passed_to: The queue ID, or a filter's own ID, that the next server says it gave the message; `NOWHERE` if it
             says that it discarded the message. Any server can claim this.
         forwarded: Whether our own server gave `passed_to`: the message continues as that, to other recipients.
+        identity: What tells the message from all others of its host, if the queue ID does not.
     """
 
     mta: str
@@ -159,6 +160,7 @@ class Event:
     stage: Stage | None = None
     passed_to: str | None = None
     forwarded: bool = False
+    identity: str | None = None
 
     @property
     def kind(self) -> Kind | None:
@@ -176,12 +178,15 @@ class StepKind(StrEnum):
     NOTIFIED = "notified"
     """The server made a notification about it, with the queue ID `related`."""
     PASSED_ON = "passed on"
-    """Other addresses replaced `recipient`, or it went to another of our servers: it does not end here. In a filter's
-    line, `queue_id` is the filter's own ID, `peer` where the filter runs, and `related` the message's new queue ID."""
+    """Another address replaced `recipient`, or it went to another of our servers: it does not end here, unless an
+    outcome follows. In a filter's line, `queue_id` is the filter's own ID, `peer` where the filter runs, and `related`
+    the message's new queue ID."""
     DROPPED = "dropped"
     """`recipient` was discarded on purpose, or put into quarantine: neither delivered nor bounced."""
     REMOVED = "removed"
     """It left the queue."""
+    RESUMED = "resumed"
+    """It had ended, and was taken up again: its recipients can end once more."""
 
 
 @dataclass(slots=True)
@@ -190,7 +195,7 @@ class Step:
 
     Attributes:
         what: What happened.
-        time, mta, host, queue_id, sender: As in `Event`.
+        time, mta, host, queue_id, sender, identity: As in `Event`. Without a queue ID, `queue_id` is empty.
         peer: The address of the client that handed the message over.
         related: Another queue ID; see `StepKind`.
         recipient: The address that the step is about; see `StepKind`.
@@ -205,6 +210,7 @@ class Step:
     peer: str | None = None
     related: str | None = None
     recipient: str | None = None
+    identity: str | None = None
 
 
 Entry = Event | Step

@@ -134,6 +134,20 @@ def test_a_reply_cannot_change_an_exchange_row(text: str) -> None:
     assert facts(event) == (Outcome.BOUNCED, "5.7.1", "601", "a@dest.test", "mx.test[192.0.2.1]")
 
 
+@given(HOSTILE, HOSTILE, HOSTILE)
+def test_a_client_a_message_id_or_a_subject_cannot_change_an_exchange_row(
+    host: str, message: str, subject: str
+) -> None:
+    host, message, subject = (text.replace('"', '""') for text in (host, message, subject))
+    line = (
+        f'2026-11-24T09:00:00.000Z,192.0.2.66,"{host}",,EX01,,EX01\\Default Frontend EX01,SMTP,FAIL,601,"{message}",n,'
+        f'a@dest.test,550 5.7.1 no,1,1,,,"{subject}",s@x,s@x,,,,,,,Email,l,15.2'
+    )
+    event = one(EXCHANGE, line)
+    assert (event.outcome, str(event.code), event.queue_id) == (Outcome.REJECTED, "5.7.1", "601")
+    assert (event.host, event.recipient, event.text) == ("EX01", "a@dest.test", "550 5.7.1 no")
+
+
 def quoted(local: str, domain: str) -> str:
     """An address as RFC 5321 writes it."""
     return '"' + local.replace("\\", "\\\\").replace('"', '\\"') + f'"@{domain}'

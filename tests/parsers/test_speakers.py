@@ -212,7 +212,7 @@ def test_added_phrases_replace_those_added_before() -> None:
 
 def test_parse_unparsed_prints_lines_with_file_and_number(tmp_path: Path, bouncemeter: Run) -> None:
     log = tmp_path / "mail.log"
-    odd = "Nov 25 10:00:00 mx postfix/smtp[9]: 4B01: to=<ann@example.org>, relay=x, delay=1, status=odd (x\x1b[1m)"
+    odd = "Nov 25 10:00:00 mx postfix/smtp[9]: 4B01A2: to=<ann@example.org>, relay=x, delay=1, status=odd (x\x1b[1m)"
     log.write_text(f"Nov 25 10:00:00 mx postfix/smtpd[9]: connect from a[192.0.2.1]\n{odd}\n")
     done = bouncemeter("parse", "--unparsed", log)
     assert done.stdout == f"{log}:2: {odd}\n".replace("\x1b", "\\x1b")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bouncemeter.event import EnhancedCode, Entry, Event, Outcome
 from bouncemeter.plugin import parser
 from bouncemeter_exporter.reporting.trace import MAX_MESSAGES, trace_message
 
@@ -130,3 +131,22 @@ def test_a_long_chain_of_messages_is_cut_off_after_a_few_reads() -> None:
     assert found is not None
     assert 1 < len(found.names) <= MAX_MESSAGES
     assert turns <= 10
+
+
+def test_a_message_of_exchange_is_traced_under_the_ids_of_all_services() -> None:
+    """The delivery service has small IDs of its own, which other messages have had as well."""
+
+    def event(queue_id: str, identity: str, outcome: Outcome) -> Event:
+        code = EnhancedCode.parse("2.0.0" if outcome is Outcome.DELIVERED else "4.2.1")
+        return Event("exchange", outcome, code, queue_id=queue_id, identity=identity, recipient="a@a.test", host="EX01")
+
+    entries: list[Entry] = [
+        event("601", "net-1", Outcome.DEFERRED),
+        event("7", "net-2", Outcome.DELIVERED),
+        event("7", "net-1", Outcome.DELIVERED),
+    ]
+    story = trace_message("601", lambda _: iter(entries))
+    assert story is not None
+    assert set(story.names) == {"601", "7"}
+    assert story.entries == [entries[0], entries[2]]
+    assert story.recipients == {("601", "a@a.test"): "delivered"}

@@ -72,8 +72,8 @@ class Ledger:
 
     def facts(self, entry: Entry) -> list[Fact]:
         """The facts that follow from the log's next entry."""
-        queue_id, memory = entry.queue_id, self.memory
-        if queue_id is None or (isinstance(entry, Event) and entry.outcome is Outcome.REJECTED):
+        queue_id, memory = entry.identity or entry.queue_id, self.memory
+        if not queue_id or (isinstance(entry, Event) and entry.outcome is Outcome.REJECTED):
             return []
         queue = memory.queue(entry.mta, entry.host) or memory.add_queue(entry.mta, entry.host)
         if entry.time is not None:
@@ -144,25 +144,28 @@ class Ledger:
             if message is not None:
                 message.removed = True
         elif step.what is StepKind.ARRIVED:
-            message = self._arrived(step, queue, message)
+            message = self._arrived(step, queue, queue_id, message)
         elif step.what is StepKind.QUEUED:
             if message is None or (message.removed and message.queued):  # the queue ID is reused
                 message = self._new(step)
             message.queued, message.notification = True, message.notification or step.sender == ""
         else:
             message = message or self._new(step)
-            _end_without_outcome(message, step)
+            _note_recipient(message, step)
         if message is not None:
             self.memory.keep(queue, queue_id, message)
 
-    def _arrived(self, step: Step, queue: Queue, before: Message | None) -> Message:
-        """An arrival begins a new message, since short queue IDs are reused, unless its line comes late."""
+    def _arrived(self, step: Step, queue: Queue, queue_id: str, before: Message | None) -> Message:
+        """An arrival begins a new message, since short queue IDs are reused, unless its line comes late. A message with
+        an identity arrives once at each of a server's services, and remains the same."""
         now = self._time(step)
         late = before is not None and not before.arrived and abs(before.begun - now) <= UNORDERED
-        if before is not None and not late and not before.removed:
-            queue.waiting.pop(step.queue_id, None)
-        message = before if before is not None and late else Message(now, now)
-        message.begun, message.arrived, message.peer, message.origin = now, True, step.peer, step.related
+        same = before is not None and (late or step.identity is not None)
+        if before is not None and not same and not before.removed:
+            queue.waiting.pop(queue_id, None)
+        message = before if before is not None and same else Message(now, now)
+        if not (same and message.arrived and message.begun <= now):
+            message.begun, message.arrived, message.peer, message.origin = now, True, step.peer, step.related
         if step.sender is not None:
             message.queued, message.notification = True, step.sender == ""
         if step.related and (origin := queue.peek(step.related)) is not None:
@@ -189,14 +192,14 @@ class Ledger:
 
     def _recipient(self, event: Event, queue: Queue, message: Message, queue_id: str) -> list[Fact]:
         if event.recipient is None:
-            return self._end_all(event, message)
+            return [] if event.outcome is Outcome.DEFERRED else self._end_all(event, message)
         key = _key(event, message)
         recipient = message.recipients.get(key)
         if recipient is None:
             recipient = message.recipients[key] = Recipient()
         if event.outcome is Outcome.DEFERRED:
             return self._defer(event, message, recipient)
-        if recipient.ended:
+        if recipient.ended and not recipient.passed_on:
             return []
         if event.outcome is Outcome.DELIVERED and self._handed_on(event, queue, message, queue_id):
             recipient.ended = True
@@ -209,6 +212,8 @@ class Ledger:
         first = recipient.since is None and (event.recipient or "").lower() not in message.soft_before
         if recipient.since is None:
             recipient.since = self._time(event)
+        if recipient.passed_on and self._time(event) >= message.seen:
+            recipient.ended = recipient.passed_on = False
         provider = provider_of(event.relay, event.recipient)
         recipient.code, recipient.provider = event.code, provider
         if first:
@@ -220,7 +225,7 @@ class Ledger:
         return facts
 
     def _end(self, event: Event, message: Message, recipient: Recipient) -> Fact:
-        recipient.ended = True
+        recipient.ended, recipient.passed_on = True, False
         provider = provider_of(event.relay, event.recipient)
         if event.outcome is Outcome.EXPIRED and recipient.code is not None:
             event, provider = replace(event, code=recipient.code), recipient.provider
@@ -284,13 +289,20 @@ def _key(event: Event, message: Message) -> str:
     return key
 
 
-def _end_without_outcome(message: Message, step: Step) -> None:
-    """End a recipient that was replaced by others, went to another server of ours, or was dropped on purpose."""
-    name = (step.recipient or "").lower()
+def _note_recipient(message: Message, step: Step) -> None:
+    """End, without an outcome, a recipient that was replaced, went to another server of ours, or was dropped on
+    purpose; or let the recipients of a message that was taken up again end once more."""
+    if step.what is StepKind.RESUMED:
+        for each in message.recipients.values():
+            each.passed_on = each.ended
+        return
     if step.peer is not None:  # a filter's line: its own ID is only needed until the delivery to it is logged
         message.peer, message.removed = step.peer, True
+    name = (step.recipient or "").lower()
     for key in [key for key in message.recipients if name in key.split("\n")[:2]] or [name]:
-        message.recipients.setdefault(key, Recipient()).ended = True
+        recipient = message.recipients.setdefault(key, Recipient())
+        still_open = recipient.passed_on or not recipient.ended
+        recipient.ended, recipient.passed_on = True, still_open and step.what is StepKind.PASSED_ON
 
 
 def _soft_recipients(message: Message) -> frozenset[str]:

@@ -25,12 +25,14 @@ class Recipient:
         code: The code of its last deferral.
         provider: Who deferred it.
         ended: Nothing more will come: delivered, bounced, expired, or passed on.
+        passed_on: It ended only because another address or server took over; an outcome may still follow.
     """
 
     since: float | None = None
     code: EnhancedCode | None = None
     provider: str = ""
     ended: bool = False
+    passed_on: bool = False
 
     @property
     def waits(self) -> bool:
@@ -91,7 +93,7 @@ def pack(message: Message) -> bytes:
     """Pack a message as bytes."""
     flags = sum(getattr(message, name) << bit for bit, name in enumerate(_FLAGS))
     recipients = tuple(
-        (key, each.since, tuple(each.code) if each.code else None, each.provider, each.ended)
+        (key, each.since, tuple(each.code) if each.code else None, each.provider, each.ended + each.passed_on)
         for key, each in message.recipients.items()
     )
     since = min((each.since or 0.0 for _, each in message.waiting()), default=message.seen)
@@ -119,5 +121,6 @@ def unpack(packed: bytes) -> Message:
     for bit, name in enumerate(_FLAGS):
         setattr(message, name, bool(flags >> bit & 1))
     for key, since, code, provider, ended in recipients:
-        message.recipients[key] = Recipient(since, EnhancedCode(*code) if code else None, provider, ended)
+        last_code = EnhancedCode(*code) if code else None
+        message.recipients[key] = Recipient(since, last_code, provider, bool(ended), ended == 2)
     return message

@@ -32,7 +32,8 @@ class Logs:
         paths: Oldest first; None is standard input.
         parser: Their format; if None, each log's format is detected.
         named: The arguments that named them: a log named itself, not by a directory, must have a known format.
-        say: Called with a sentence about each log of a directory or pattern that is skipped.
+        say: Called with a sentence about each log of a directory or pattern that is skipped, and about each log with
+            outcomes of which none can be read.
     """
 
     paths: Sequence[Path | None]
@@ -92,3 +93,5 @@ class Logs:
                 yield log, log.read(text)
                 advance(size)
             yield log, log.end()
+        if noted is None and log.counts["unparsed"] and not log.counts["event"]:
+            self.say(f"{name}: no outcome could be read; the first line that should be one: {log.why}")

@@ -97,8 +97,8 @@ def trace_message(queue_id: str, read: Reader) -> Story | None:
     wanted = frozenset({queue_id})
     entries: list[Entry] = []
     for _ in range(ROUNDS):
-        found = [entry for entry in read(wanted) if wanted & _names(entry)]
-        entries = [entry for entry in found if entry.queue_id in wanted]
+        found = [entry for entry in read(wanted) if entry.queue_id == queue_id or wanted & _names(entry)]
+        entries = [entry for entry in found if entry.queue_id == queue_id or _name(entry) in wanted]
         more = {name for entry in found for name in _names(entry)} - wanted
         if not more or len(wanted) + len(more) > MAX_MESSAGES:
             break
@@ -108,24 +108,32 @@ def trace_message(queue_id: str, read: Reader) -> Story | None:
     return _story(queue_id, entries)
 
 
+def _name(entry: Entry) -> str | None:
+    """What names the message of an entry in all of its lines: Exchange's queue IDs differ from service to service."""
+    return entry.identity or entry.queue_id
+
+
 def _names(entry: Entry) -> set[str]:
-    """Every queue ID that an entry names."""
+    """Every message that an entry names."""
     other = entry.passed_to if isinstance(entry, Event) else entry.related
-    return {name for name in (entry.queue_id, other) if name and name != NOWHERE}
+    return {name for name in (_name(entry), other) if name and name != NOWHERE}
 
 
 def _story(queue_id: str, entries: list[Entry]) -> Story:
     """The story of a queue ID, without the entries of unconnected messages."""
     links: list[_Link] = []
     ends: dict[tuple[str, str], str] = {}
+    first: dict[str, str] = {}
     ledger = Ledger()
     for entry in entries:
         facts = ledger.facts(entry)
+        if entry.identity and entry.queue_id and first.setdefault(entry.identity, entry.queue_id) != entry.queue_id:
+            links.append((first[entry.identity], entry.queue_id, HANDED_ON))
         if isinstance(entry, Step):
             if entry.related:
                 links.append(_link(entry.what, entry.queue_id, entry.related))
             continue
-        name = entry.queue_id or ""
+        name = first.get(entry.identity or "") or entry.queue_id or ""
         if entry.outcome is Outcome.DELIVERED and entry.passed_to not in (None, NOWHERE) and not facts:
             links.append((name, entry.passed_to, HANDED_ON))
         _note_outcome(ends, name, entry, ended=any(fact.kind is not FactKind.SOFT_BOUNCE for fact in facts))

@@ -13,8 +13,8 @@ from typing import BinaryIO
 from bouncemeter.blocks import Block
 from bouncemeter.plugin import Parser, parsers
 
-from bouncemeter_exporter.sources.lines import BLOCK, COMPRESSED, Lines, open_log
-from bouncemeter_exporter.sources.log import LogReader
+from bouncemeter_exporter.sources.lines import BLOCK, COMPRESSED, Lines, open_log, utf_16
+from bouncemeter_exporter.sources.log import LogReader, UnknownFormatError
 from bouncemeter_exporter.sources.rotation import (
     HEAD,
     TAIL,
@@ -191,6 +191,7 @@ class FollowedFile:
         """Start at the end. The beginning is read only for the format and the header, and is not counted."""
         size = self.read_to = self._begin = self.size
         self._head = handle.read(min(BEGINNING, size))
+        self._must_be_bytes(self._head)
         self.log.read(Lines().feed(self._head))
         self.log.counts.update(dict.fromkeys(self.log.counts, 0))
         handle.seek(max(0, size - BEGINNING))
@@ -200,6 +201,18 @@ class FollowedFile:
         self._head, self._tail = self._head[:HEAD], end[: len(end) - (size - begin)][-TAIL:]
         self.read_to = self._begin = begin
         handle.seek(begin)
+
+    def _must_be_bytes(self, head: bytes) -> None:
+        """Refuse a file whose lines do not end at the byte of a line feed.
+
+        Raises:
+            UnknownFormatError: It is in UTF-16.
+        """
+        if utf_16(head):
+            raise UnknownFormatError(
+                f"{self.path} is in UTF-16, in which no log can be followed: convert it to UTF-8, or read it with"
+                " bouncemeter report"
+            )
 
     def is_at(self, path: Path, stat: os.stat_result, *, hold: bool) -> bool:
         """Whether the file at a path, with the same device and inode, is still this one. If so, take the path as its
@@ -293,6 +306,8 @@ class FollowedFile:
             OSError, EOFError: It cannot be read further.
         """
         while self._handle is not None and size > 0 and (block := self._handle.read(min(BLOCK, size))):
+            if not self.read_to:
+                self._must_be_bytes(block)
             size -= len(block)
             self.read_to += len(block)
             text = self._lines.feed(block)

@@ -1,12 +1,14 @@
 """Turns bytes into lines: any encoding, any length, compressed or not.
 
-A line ends at a line feed. Bytes that are not UTF-8 are kept as `\\xNN`, so that one bad byte never loses a line.
+A line ends at a line feed. Bytes that are not UTF-8 are kept as `\\xNN`, so that one bad byte never loses a line. What
+PowerShell exports in UTF-16 is read as well, from its beginning to its end.
 A line longer than `MAX_LINE` is cut there: what matters is at its beginning.
 """
 
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -26,6 +28,7 @@ __all__ = [
     "open_log",
     "read_errors",
     "read_text",
+    "utf_16",
 ]
 
 MAX_LINE = 65_536
@@ -147,6 +150,15 @@ def read_errors() -> tuple[type[Exception], ...]:
     return (SourceError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, *more)
 
 
+def utf_16(head: bytes) -> str | None:
+    """The name of the encoding if a log's first bytes are UTF-16: by the byte-order mark, or by two characters of which
+    one byte is zero."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    zeros = bytes(byte and 1 for byte in head[:4])
+    return {b"\1\0\1\0": "utf-16-le", b"\0\1\0\1": "utf-16-be"}.get(zeros)
+
+
 def read_text(stream: BinaryIO | io.BufferedIOBase, name: str) -> Iterator[tuple[str, int]]:
     """The lines of a stream to its end, a block at a time, with the number of bytes read for each block.
 
@@ -157,13 +169,21 @@ def read_text(stream: BinaryIO | io.BufferedIOBase, name: str) -> Iterator[tuple
     Raises:
         SourceError: The stream or its compression is broken.
     """
-    lines = Lines()
+    lines, decoder, begun = Lines(), None, False
     while True:
         try:
             block = stream.read1(BLOCK) if hasattr(stream, "read1") else stream.read(BLOCK)
+            if not begun and 0 < len(block) < 4:
+                block += stream.read(4 - len(block))
         except read_errors() as error:
             raise SourceError(f"cannot read the rest of {name}: {error}") from error
-        if not block:
-            yield lines.end(), 0
+        if not begun and (encoding := utf_16(block)) is not None:
+            decoder = codecs.getincrementaldecoder(encoding)("backslashreplace")
+        begun, size = True, len(block)
+        if decoder is not None:
+            block = decoder.decode(block, final=not size).encode()
+        text = lines.feed(block)
+        if not size:
+            yield text + lines.end(), 0
             return
-        yield lines.feed(block), len(block)
+        yield text, size

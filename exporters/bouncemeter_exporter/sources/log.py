@@ -37,6 +37,10 @@ class LogReader:
         patient: Never give up: discard lines in an unknown format, and go on detecting.
         on_unparsed: Called with the number and the text of each line that should have been understood; lines are then
             read one by one.
+
+    Attributes:
+        counts: Lines by result.
+        why: Why the first unparsed line could not be read.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class LogReader:
         self.name = name
         self.parser = parser
         self.counts: ResultCounts = {"event": 0, "other": 0, "unparsed": 0}
+        self.why = ""
         self._clock, self._about, self._patient = clock, about, patient
         self._on_unparsed, self._number = on_unparsed, 0
         self._waiting = ""
@@ -84,6 +89,7 @@ class LogReader:
             block = self._reader.block(text)
         else:
             block = read_lines(text.split("\n")[:-1], self._reader)
+        self.why = self.why or block.why
         self.counts["event"] += block.events
         self.counts["unparsed"] += block.unparsed
         self.counts["other"] += block.other
@@ -97,7 +103,7 @@ class LogReader:
             found.entries += block.entries
             found.events, found.other = found.events + block.events, found.other + block.other
             if block.unparsed:
-                found.unparsed += 1
+                found.unparsed, found.why = found.unparsed + 1, found.why or block.why
                 on_unparsed(self._number, line)
         return found
 
@@ -110,6 +116,11 @@ class LogReader:
     def memory(self) -> str | None:
         """What the parser must remember of the lines so far to understand the next."""
         return self._reader.memory() if isinstance(self._reader, Remembering) else None
+
+    @property
+    def begun(self) -> float | None:
+        """When the log began, in seconds since 1970 UTC, if its header says so."""
+        return getattr(self._reader, "begun", None)
 
     def end(self) -> Block:
         """Parse the lines that are still held back because the log is short.
@@ -135,8 +146,8 @@ class LogReader:
 
 
 def oldest_first(paths: Sequence[Path], parser: Parser | None) -> list[Path]:
-    """Logs in the order in which they were written: by the first time in each, so that a deferral comes before
-    the end in the next file. (A shell lists `mail.log` before `mail.log.1`.)
+    """Logs in the order in which they were written: by the time in their header, else by the first time in each, so
+    that a deferral comes before the end in the next file. (A shell lists `mail.log` before `mail.log.1`.)
 
     Raises:
         SourceError: A file cannot be read.
@@ -145,7 +156,7 @@ def oldest_first(paths: Sequence[Path], parser: Parser | None) -> list[Path]:
 
 
 def _first_time(path: Path, parser: Parser | None) -> float:
-    """The first time in a log's beginning, else the time of the file's last change."""
+    """The time in a log's header, else the first in its beginning, else the time of the file's last change."""
     last_change = path.stat().st_mtime
     log = LogReader(str(path), parser, clock=lambda: last_change)
     with open_log(path) as stream:
@@ -154,4 +165,6 @@ def _first_time(path: Path, parser: Parser | None) -> float:
         entries = [*log.read(text), *log.end()]
     except UnknownFormatError:
         return last_change
+    if log.begun is not None:
+        return log.begun
     return next((entry.time for entry in entries if entry.time is not None), last_change)
