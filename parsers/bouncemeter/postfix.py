@@ -20,6 +20,7 @@ import pyparsing as pp
 
 from bouncemeter.blocks import Block, Columns, Row, UsualReader
 from bouncemeter.event import EnhancedCode, Entry, Event, Outcome, Step, StepKind
+from bouncemeter.filters import FILTERS, filter_step, passed_to, verdicts
 from bouncemeter.grammar import (
     address,
     code_of,
@@ -66,11 +67,6 @@ host_reply = (
 """`host mx.dest.test[192.0.2.1] said: 550 5.1.1 ...`."""
 
 remote_reply = lowered(host_reply | reply)
-
-queued_as = lowered(
-    pp.Regex(r"(?s:.*)\b(?:queued|forwarded) as ") + pp.Regex("[0-9A-Za-z]{5,24}(?=\\)?$)")("passed_to")
-)
-"""`250 2.0.0 Ok: queued as 4X1`: the next server's queue ID for the message."""
 
 # --- the forms of a line with a queue ID ---------------------------------------------------------------------------
 
@@ -186,7 +182,7 @@ usual_lines = lowered_block(
     candidates=pp.Regex(
         r"(?:(?:[^:\n]++|:(?! ))*+: )?"
         r"(?:to=|from=<|client=|uid=|reject: |milter-reject: |proxy-reject: |sender |postmaster |requeued"
-        rf"|message repeated |{limited})"
+        rf"|message repeated |{limited}|{verdicts})"
     ),
 )
 
@@ -241,11 +237,6 @@ class PostfixParser:
         return _Reader(Stamps(clock))
 
 
-def _passed_to(text: str) -> str | None:
-    """The queue ID that a reply names."""
-    return (queued_as.values(text) or {}).get("passed_to") if " as " in text else None
-
-
 def _delivery(
     status: str,
     text: str,
@@ -278,7 +269,7 @@ def _delivery(
         relay=relay,
         delay=delay,
         text=text,
-        passed_to=_passed_to(text) if outcome is Outcome.DELIVERED else None,
+        passed_to=passed_to(text) if outcome is Outcome.DELIVERED else None,
         forwarded=relay == "local" and text.startswith("forwarded as "),
     )
 
@@ -289,6 +280,10 @@ def _is_postfix(program: str) -> bool:
         return True
     instance, slash, agent = program.rpartition("/")
     return bool(instance and slash and agent in AGENTS)
+
+
+def _program(origin: str) -> str:
+    return origin.partition(" ")[2]
 
 
 @lru_cache(maxsize=1024)
@@ -319,7 +314,10 @@ class _Reader(UsualReader):
 
     def look_closer(self, row: Row) -> Sequence[Entry]:
         stamp, origin, *_, message = row
-        return self._message({"stamp": stamp, "host": self.host_of(origin)}, message) if stamp else self._line(message)
+        if not stamp:
+            return self._line(message)
+        prefix = {"stamp": stamp, "host": self.host_of(origin), "program": _program(origin)}
+        return self._program_message(prefix, message)
 
     def _line(self, line: str) -> Sequence[Entry]:
         prefix = any_line.values(line)
@@ -331,7 +329,15 @@ class _Reader(UsualReader):
             if (": to=" in line and ", status=" in line) or nameless_refusal.matches(line):
                 raise UnparsedLineError("it has no program name before the message")
             return ()
-        return self._message(prefix, prefix["message"]) if _is_postfix(prefix["program"]) else ()
+        return self._program_message(prefix, prefix["message"])
+
+    def _program_message(self, prefix: dict[str, str], message: str) -> Sequence[Entry]:
+        if _is_postfix(prefix["program"]):
+            return self._message(prefix, message)
+        if prefix["program"] in FILTERS:
+            step = filter_step(message, self.stamps.seconds(prefix.get("stamp")), prefix.get("host"), PARSER.name)
+            return (step,) if step is not None else ()
+        return ()
 
     def _message(self, prefix: dict[str, str], message: str) -> Sequence[Entry]:
         found = queue_line.values(message)
@@ -367,10 +373,10 @@ class _Reader(UsualReader):
         return _host(origin)
 
     def is_ours(self, origin: str) -> bool:
-        return _is_postfix(origin.partition(" ")[2])
+        return _is_postfix(_program(origin)) or _program(origin) in FILTERS
 
     def passed_to(self, row: Row) -> str | None:
-        return _passed_to(row[_TEXT].removesuffix(")"))
+        return passed_to(row[_TEXT].removesuffix(")"))
 
     def seconds(self, delay: str) -> float:
         return float(delay)

@@ -298,9 +298,13 @@ def _without_repetition(entries: Iterable[Entry]) -> Iterator[Entry]:
         yield entry
 
 
+_RELATED = {StepKind.NOTIFIED: "see ", StepKind.PASSED_ON: "now: "}
+"""What the other queue ID of a step is; if not here, the one before."""
+
+
 def _step_note(step: Step) -> str:
     notes = {"sender ": f"<{step.sender}>" if step.sender is not None else None, "client ": step.peer}
-    notes |= {"": step.recipient, "see " if step.what is StepKind.NOTIFIED else "before: ": step.related}
+    notes |= {"": step.recipient, _RELATED.get(step.what, "before: "): step.related}
     return ", ".join(f"{name}{value}" for name, value in notes.items() if value)
 
 
