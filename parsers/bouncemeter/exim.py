@@ -100,10 +100,7 @@ end_of_delivery = (
     r"(?=(?: SNI=\S++)?+(?: A=\S++)?+(?: L[-.*]?)?+(?: PRDR)?+(?: K)?+"
     r'(?: C="(?:[^"\\\n]++|\\.)*+")?+(?: QT=[0-9a-z.]++)?+(?: DT=[0-9.]++s)?+(?![^\n]))'
 )
-end_of_failure = (
-    r"(?=: (?:[SL]MTP (?:error from remote|error after|timeout)|Remote host closed|TLS |a TLS session|retry time"
-    r"|smtp send to |lost connection|Connection |Broken pipe|No route to host))"
-)
+end_of_failure = r"(?=: (?:SMTP error from remote mail|LMTP error (?:after|from)))"
 end_of_other_failure = r"(?=: (?![0-9])|(?: DT=[0-9.]++s)?+(?![^\n]))"
 end_of_client = r"(?= (?:SNI=|[FAP]=|(?:temporarily )?rejected |dropped by ))"
 
@@ -230,14 +227,14 @@ argument = (
     pp.Regex(r'(?:[^:"(\n]++|:(?! )|"(?:[^"\\\n]++|\\.)*+"|\((?:[^()\\\n]++|\\.)*+\))*+(?=: |' + line_end + ")")
     | pp.Regex(r" [^\n]{100}(?=: |" + line_end + ")")
     | pp.Regex(r"[^\n]*+")
-)
+)("argument")
 addressed = pp.Regex(rf' (?:[^<":(\n@]++|\([^()\n]*+\)|{quoted_local_part})*+<') + address("recipient") + ">" | (
     " " + pp.Regex(r'(?:[^\s<>":(]++|:(?! ))++')("recipient")
 )
 command = (
     (pp.Literal("RCPT") | "VRFY" | "EXPN")("command") + pp.Opt(pp.FollowedBy(addressed))
     | pp.Literal("MAIL")("command") + pp.Opt(pp.FollowedBy(" " + mail_from))
-    | pp.Word(pp.alphas)("command")
+    | pp.Regex(r"[A-Za-z]++(?![^ :\n])")("command")
 )
 
 # Our own words: what the client wrote follows some of them.
@@ -252,12 +249,9 @@ refusal = " " + pp.Opt(temporarily) + "rejected " + command + argument + pp.Opt(
 drop = " dropped by " + pp.Regex("['\"]?") + pp.Word(pp.alphas)("command") + pp.Regex("['\"]? ACL") + pp.Opt(verdict)
 
 # By an access control list or the scanner: who, then what was refused.
-by_rule = (
-    (who | pp.Regex("SMTP (?:call|connection) from ") + client)
-    + pp.ZeroOrMore(rule_field)
-    + pp.Opt(" H=" + host_name("relay"))
-    + pp.ZeroOrMore(rule_field)
-    + (cut_through | refusal | drop)
+rule_fields = pp.ZeroOrMore(rule_field) + pp.Opt(" H=" + host_name("relay")) + pp.ZeroOrMore(rule_field)
+by_rule = who + rule_fields + (cut_through | refusal | drop) | (
+    pp.Regex("SMTP (?:call|connection) from ") + client + rule_fields + drop
 )
 
 
@@ -280,11 +274,11 @@ of_command = (
 )
 of_name = pp.Opt(temporarily) + 'rejected "' + pp.Word(pp.alphas)("command") + pp.Regex(r'[^"\n]*+" from ') + client
 of_address = (
-    pp.FollowedBy(pp.Regex("unqualified (?:sender|recipient) rejected")("text"))
+    pp.FollowedBy(pp.Regex("unqualified (?:sender|recipient|verify) rejected")("text"))
     + "unqualified "
     + (
         pp.Literal("sender")("command") + " rejected: " + mail_from
-        | pp.Literal("recipient")("command") + " rejected: <" + address("recipient") + ">"
+        | (pp.Literal("recipient") | "verify")("command") + " rejected: <" + address("recipient") + ">"
     )
     + pp.Opt(" " + client)
 )
@@ -362,24 +356,33 @@ rejection = lowered(
     )
 )
 
-# A client's user (ident), or the name in its certificate if OpenSSL wrote it, can imitate a verdict: the real one
-# follows. See `_without_forged_verdict`.
+# A client's user (ident), the name in its certificate if OpenSSL wrote it, and its greeting can imitate a verdict: the
+# real one follows. See `_without_forged_verdict`.
 refused_command = pp.Regex(
     r" (?:temporarily )?rejected (?:RCPT|MAIL|DATA|after DATA|EHLO or HELO|connection in|during MIME)(?![^ :\n])"
 )
-later_verdict = lowered(pp.Opt(sender_field) + pp.ZeroOrMore(rule_field) + pp.FollowedBy(refused_command) + refusal)
+later_verdict = lowered(
+    pp.Opt(pp.Literal(") ") + pp.Regex(r"\[[^\[\]\s]++\](?::[0-9]+)?+")("relay"))
+    + pp.Opt(sender_field)
+    + pp.ZeroOrMore(rule_field)
+    + pp.FollowedBy(refused_command)
+    + refusal
+)
+another_kind = lowered(pp.Regex(r"(?:(?! (?:Warning: |sender verify |incomplete transaction ))[^\n])*+(?=[^\n])"))
+"""A line that is no refusal, though it looks so up to here."""
 
 # A refusal in other words. The words of a client, quoted in other lines, are none; nor are warnings and interim steps.
 unknown_refusal = lowered(
     pp.Opt(message_id + " ")
     + (
-        pp.Regex(
-            r"(?: ?DS ?)?[HUF]=(?:(?! (?:Warning: |sender verify |incomplete transaction|Connection refused|tmp-reject"
-            r"|(?:temporarily )?(?:rejected|refused) |dropped by )|: )[^\n])*+"
+        pp.NotAny("H=" + host_name + ": ")
+        + pp.Regex(
+            r"(?: ?DS ?)?[HUF]=(?:(?! (?:Warning: |sender verify |incomplete transaction|TLS error|Connection refused"
+            r"|RCPT |tmp-reject|(?:temporarily )?(?:rejected|refused) |dropped by ))[^\n])*+"
             r" (?:(?:temporarily )?(?:rejected|refused) |dropped by )"
         )
         | pp.Regex(
-            r"(?!VRFY failed|ETRN |PRDR |SMTP (?:syntax|protocol) error )"
+            r"(?!VRFY failed|ETRN |PRDR |no MAIL |SMTP (?:syntax|protocol) error |SMTP (?:connection|command timeout) )"
             r"(?:(?!Connection refused)(?!rejected|refused)[A-Za-z_()\[\]0-9.:-]*[A-Za-z_()\]] ){0,8}+"
             r"(?:rejected|refused)(?= |:|" + line_end + ")"
         )
@@ -489,6 +492,7 @@ STAGES = {
     "sender": Stage.MAIL,
     "recipient": Stage.RCPT,
     "recipients": Stage.RCPT,
+    "verify": Stage.RCPT,
 }
 """By what was refused; all others come at or after DATA."""
 
@@ -498,8 +502,9 @@ ACL_STAGES = {stage.value: stage for stage in Stage} | {"auth": Stage.HELO, "sta
 LONGEST_LOCAL_PART = 255
 """Exim accepts no longer one."""
 
-LONGEST_NAME = 255
-"""Exim writes no longer user of an ident server, and no longer certificate's name if it uses OpenSSL."""
+LONGEST_NAME = 512
+"""What a client can call itself: Exim writes 127 characters of its user, and 255 of the name in its certificate if it
+uses OpenSSL; a command has at most 512 (RFC 5321)."""
 
 _UNITS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
@@ -579,7 +584,7 @@ class _Reader(UsualReader):
             return ()
         found = rejection.values(message)
         if found is not None:
-            return (self._rejection(found, prefix),)
+            return self._rejection(found, prefix)
         if flagged.matches(message):
             raise UnparsedLineError("it records an outcome in an unknown form")
         if unknown_refusal.matches(message):
@@ -661,26 +666,30 @@ class _Reader(UsualReader):
             case _:  # *> is a delivery that -N suppressed
                 return None
 
-    def _rejection(self, found: dict[str, str], prefix: dict[str, str]) -> Event:
-        found = _without_forged_verdict(found)
+    def _rejection(self, values: dict[str, str], prefix: dict[str, str]) -> Sequence[Entry]:
+        found = _without_forged_verdict(values)
+        if found is None:
+            return ()
         text = found.get("text") or None
         digit = "4" if "temporarily" in found else "5"
         reply_values = local_reply.values(text or "") or {}
         if not all(value.startswith(digit) for value in reply_values.values()):
             reply_values = {}  # Exim does not send a reply that contradicts the verdict
         command = found.get("command", "")
-        return Event(
-            mta=PARSER.name,
-            outcome=Outcome.REJECTED,
-            code=code_of({"reply_code": f"{digit}50", **reply_values}, Outcome.REJECTED)[0],
-            time=self.stamps.seconds(prefix.get("stamp")),
-            host=prefix.get("host"),
-            queue_id=found.get("queue_id"),
-            recipient=found.get("recipient"),
-            sender=found.get("sender", found.get("mail")),
-            relay=found.get("relay"),
-            text=text,
-            stage=STAGES.get(command) or ACL_STAGES.get(command, Stage.DATA),
+        return (
+            Event(
+                mta=PARSER.name,
+                outcome=Outcome.REJECTED,
+                code=code_of({"reply_code": f"{digit}50", **reply_values}, Outcome.REJECTED)[0],
+                time=self.stamps.seconds(prefix.get("stamp")),
+                host=prefix.get("host"),
+                queue_id=found.get("queue_id"),
+                recipient=found.get("recipient"),
+                sender=found.get("sender", found.get("mail")),
+                relay=found.get("relay"),
+                text=text,
+                stage=STAGES.get(command) or ACL_STAGES.get(command, Stage.DATA),
+            ),
         )
 
 
@@ -693,15 +702,19 @@ def _is_exim(prefix: dict[str, str]) -> bool:
     return prefix.get("program", "exim").startswith("exim")
 
 
-def _without_forged_verdict(found: dict[str, str]) -> dict[str, str]:
-    """The values of a rejection, without what the client's user or its certificate imitated.
+def _without_forged_verdict(found: dict[str, str]) -> dict[str, str] | None:
+    """The values of a rejection, without what the client's user, certificate or greeting imitated; None if the line
+    turns out to be none.
 
-    Neither has more than 255 characters. Within them the last complete verdict is the real one.
+    None of the three has more than some hundred characters. Within them the last complete verdict is the real one.
     """
-    if "ident" not in found and "openssl_name" not in found:
-        return found
-    text = found.get("text", "")
-    for mark in (" F=<", " temporarily rejected ", " rejected "):
+    address = found.get("recipient", found.get("mail", ""))
+    text = found.get("argument", "").removeprefix(f" <{address}>")
+    text += f": {found['text']}" if "text" in found else ""
+    marks = [" F=<", " temporarily rejected ", " rejected "] if "ident" in found or "openssl_name" in found else []
+    if ")" in found.get("relay", ""):
+        marks.append(") [")
+    for mark in marks:
         place = text.rfind(mark, 0, LONGEST_NAME)
         while place >= 0:
             later = later_verdict.values(text[place:])
@@ -709,7 +722,8 @@ def _without_forged_verdict(found: dict[str, str]) -> dict[str, str]:
                 of_client = {name: found[name] for name in ("queue_id", "relay") if name in found}
                 return of_client | later
             place = text.rfind(mark, 0, place)
-    return found
+    is_suspect = "ident" in found or ") [" in text
+    return None if is_suspect and another_kind.matches(text) else found
 
 
 def _quoted_target(message: str) -> dict[str, str] | None:
