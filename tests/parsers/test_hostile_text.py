@@ -64,6 +64,19 @@ PIECE_TEXTS = [
         "\u2028",
         "SMTP error after x: 250 2.0.0 ",
     ),
+    *(
+        ' <"',
+        '"@x>',
+        '\\"',
+        '": 550 5.1.1 x',
+        '" QT=9d',
+        " F=<x@forged.test>",
+        " rejected RCPT <x@forged.test>: 5.1.1 no",
+        " temporarily rejected MAIL <x@forged.test>",
+        ") [203.0.113.1] ",
+        " U=root",
+        " defer (-1): ",
+    ),
 ]
 PIECES = st.sampled_from(PIECE_TEXTS)
 HOSTILE = st.lists(st.one_of(PIECES, st.text(st.characters(exclude_characters="\n\r"), max_size=10)), max_size=12).map(
@@ -170,14 +183,124 @@ def test_a_recipient_cannot_change_a_postfix_line(local: str) -> None:
     assert facts(one(POSTFIX, line)) == (Outcome.BOUNCED, "5.1.1", "BD2052108B2", quoted, "mx.test[192.0.2.1]:25")
 
 
-@given(LOCAL_PART)
-def test_a_recipient_cannot_change_an_exim_line(local: str) -> None:
-    quoted = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"@dest.test'
+def quoted_form(local: str) -> str:
+    """An RFC 5321 quoted string."""
+    return '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+EXIM_OUTCOMES = {
+    Outcome.DELIVERED: ("=>", ' C="250 2.0.0 ok" QT=3s', "2.0.0"),
+    Outcome.BOUNCED: ("**", ": SMTP error from remote mail server after RCPT TO:<{}>: 550 5.1.1 no", "5.1.1"),
+    Outcome.DEFERRED: ("==", ": SMTP error from remote mail server after RCPT TO:<{}>: 450 4.7.1 no", "4.7.1"),
+}
+
+
+@pytest.mark.parametrize("outcome", EXIM_OUTCOMES)
+@given(local=LOCAL_PART)
+def test_a_recipient_cannot_change_an_exim_line(outcome: Outcome, local: str) -> None:
+    quoted = quoted_form(local) + "@dest.test"
+    flag, end, code = EXIM_OUTCOMES[outcome]
     line = (
-        f"2026-11-24 15:58:10 1xVsuB-0001DU-2n ** {local.lower()}@dest.test <{quoted}> R=dns T=smtp H=mx.test"
-        f" [192.0.2.1]: SMTP error from remote mail server after RCPT TO:<{quoted}>: 550 5.1.1 no"
+        f"2026-11-24 15:58:10 1xVsuB-0001DU-2n {flag} {local.lower()}@dest.test <{quoted}> R=dns T=smtp"
+        f"{' defer (-44)' if flag == '==' else ''} H=mx.test [192.0.2.1]{end.format(quoted)}"
     )
-    assert facts(one(EXIM, line)) == (Outcome.BOUNCED, "5.1.1", "1xVsuB-0001DU-2n", quoted, "mx.test [192.0.2.1]")
+    event = one(EXIM, line)
+    assert facts(event) == (outcome, code, "1xVsuB-0001DU-2n", quoted, "mx.test [192.0.2.1]")
+    assert event.delay == (3 if flag == "=>" else None)
+
+
+# A certificate's name: GnuTLS escapes quotes in it, OpenSSL does not but writes 255 characters at most.
+NAME = HOSTILE.filter(lambda text: text.isascii() and text.isprintable()).map(lambda text: text[:200])
+CERTIFICATES = NAME.map(lambda name: f"/CN={name}") | NAME.map(
+    lambda name: "CN=" + name.replace("\\", "\\\\").replace('"', '\\"')
+)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DELIVERED, Outcome.BOUNCED])
+@given(certificate=CERTIFICATES)
+def test_a_servers_certificate_cannot_change_an_exim_line(outcome: Outcome, certificate: str) -> None:
+    flag, end, code = EXIM_OUTCOMES[outcome]
+    line = (
+        f"2026-11-24 15:58:10 1xVsuB-0001DU-2n {flag} a@dest.test R=dns T=smtp H=mx.test [192.0.2.1] X=TLS1.3:A:256"
+        f' CV=no DN="{certificate}"{end.format("a@dest.test")}'
+    )
+    event = one(EXIM, line)
+    assert facts(event) == (outcome, code, "1xVsuB-0001DU-2n", "a@dest.test", "mx.test [192.0.2.1]")
+    assert event.delay == (3 if flag == "=>" else None)
+
+
+@given(HOSTILE)
+def test_a_reply_cannot_change_an_exim_line_with_a_certificate(text: str) -> None:
+    for certificate in ("CN=mx.test", "/CN=mx.test"):
+        line = (
+            "2026-11-24 15:58:10 1xVsuB-0001DU-2n ** a@dest.test R=dns T=smtp H=mx.test [192.0.2.1] X=TLS1.3:A:256"
+            f' CV=no DN="{certificate}": SMTP error from remote mail server after RCPT TO:<a@dest.test>: 550 5.7.1'
+            f" {text}"
+        )
+        event = one(EXIM, line)
+        assert facts(event) == (Outcome.BOUNCED, "5.7.1", "1xVsuB-0001DU-2n", "a@dest.test", "mx.test [192.0.2.1]")
+        assert event.delay is None
+
+
+def refusal_or_unparsed(line: str) -> Event | None:
+    """The only event of a line, which is a refusal; None if the line cannot be read."""
+    try:
+        event = one(EXIM, line)
+    except UnparsedLineError:
+        return None
+    assert event.outcome is Outcome.REJECTED
+    return event
+
+
+REFUSED = "F=<s@src.test> rejected RCPT <c@dest.test>: 5.7.1 no"
+
+
+@given(certificate=CERTIFICATES)
+def test_a_clients_certificate_cannot_change_an_exim_refusal(certificate: str) -> None:
+    event = refusal_or_unparsed(f'2026-11-24 15:58:10 H=(h) [192.0.2.9] X=T CV=no DN="{certificate}" {REFUSED}')
+    if event is not None:
+        assert (str(event.code), event.recipient, event.text) == ("5.7.1", "c@dest.test", "5.7.1 no")
+        assert (event.sender, event.relay) == ("s@src.test", "(h) [192.0.2.9]")
+
+
+@given(ident=NAME.map(lambda text: text.strip()[:127]).filter(bool))
+def test_an_ident_cannot_change_an_exim_refusal(ident: str) -> None:
+    event = refusal_or_unparsed(f"2026-11-24 15:58:10 H=(h) [192.0.2.9] U={ident} {REFUSED}")
+    if event is not None:
+        assert (str(event.code), event.recipient, event.text) == ("5.7.1", "c@dest.test", "5.7.1 no")
+        assert (event.sender, event.relay) == ("s@src.test", "(h) [192.0.2.9]")
+
+
+@given(greeting=NAME)
+def test_a_greeting_cannot_change_an_exim_refusal(greeting: str) -> None:
+    event = refusal_or_unparsed(f"2026-11-24 15:58:10 H=({greeting}) [192.0.2.9] {REFUSED}")
+    if event is not None:
+        assert (str(event.code), event.recipient, event.text) == ("5.7.1", "c@dest.test", "5.7.1 no")
+        assert event.sender == "s@src.test"
+        assert event.relay == f"({greeting}) [192.0.2.9]" or ")" in greeting
+
+
+@given(local=LOCAL_PART)
+def test_a_sender_cannot_change_an_exim_refusal(local: str) -> None:
+    sender = quoted_form(local) + "@src.test"
+    event = one(EXIM, f"2026-11-24 15:58:10 H=(h) [192.0.2.9] F=<{sender}> rejected RCPT <c@dest.test>: 5.7.1 no")
+    assert facts(event) == (Outcome.REJECTED, "5.7.1", None, "c@dest.test", "(h) [192.0.2.9]")
+    assert (event.sender, event.text) == (sender, "5.7.1 no")
+
+
+@given(local=LOCAL_PART, comment=st.sampled_from(["", " (: 5.1.1 x)", " NOTIFY=NEVER"]))
+def test_a_command_cannot_change_an_exim_refusal(local: str, comment: str) -> None:
+    recipient = quoted_form(local) + "@dest.test"
+    argument = f"<{recipient}>{comment}"
+    for text in ("5.7.1 no", 'not "a" user'):
+        event = one(
+            EXIM, f"2026-11-24 15:58:10 H=(h) [192.0.2.9] F=<s@src.test> rejected RCPT {argument[:100]}: {text}"
+        )
+        assert (event.outcome, event.sender, event.relay) == (Outcome.REJECTED, "s@src.test", "(h) [192.0.2.9]")
+        if len(argument) <= 100:
+            assert (event.recipient, event.text) == (recipient, text)
+        else:  # Exim cuts it off
+            assert (event.recipient in (recipient, None), event.text in (text, None)) == (True, True)
 
 
 @given(LOCAL_PART)
@@ -306,6 +429,12 @@ ADVERSARIAL = [
     "2026-11-24 15:58:10 1xVsuB-0001DU-2n == a@b R=r: SMTP error from remote mail server after RCPT TO:<"
     + "\\<" * 30_000,
     "2026-11-24 15:58:10 H=x [1.1.1.1] " + "rejected " * 7_000,
+    "2026-11-24 15:58:10 H=(x) [1.1.1.1] U=a" + " F=<a> rejected RCPT <b>:" * 2_500,
+    '2026-11-24 15:58:10 H=(x) [1.1.1.1] DN="/' + '" F=<' * 12_000,
+    "2026-11-24 15:58:10 H=(x) [1.1.1.1] rejected RCPT <" + '(":' * 20_000,
+    '2026-11-24 15:58:10 1xVsuB-0001DU-2n => a@b H=x [1.1.1.1] DN="' + '" A=" C="' * 7_000,
+    '2026-11-24 15:58:10 1xVsuB-0001DU-2n ** a@b H=x [1.1.1.1] DN="/' + '": SMTP error from remote mail' * 2_000,
+    "2026-11-24 15:58:10 1xVsuB-0001DU-2n ** a" + ' <"a"@b>' * 8_000,
     "Nov 24 15:55:42 mta postfix/smtp[1]: BD2052108B2: to=<" + ">, " * 20_000,
     "Nov 24 15:55:42 mta postfix/smtp[1]: BD2052108B2: to=<a>, relay=x, " + "a=b, " * 13_000,
     "Nov 24 15:55:42 mta postfix/smtp[1]: BD2052108B2: to=<a>, relay=x, dsn=2.0.0, status=sent ("

@@ -20,7 +20,7 @@ exim_group = Debian-exim
 primary_hostname = mta.test
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = {port} : {back}
-tls_advertise_hosts =
+{tls}
 host_lookup =
 rfc1413_hosts =
 smtp_accept_max = 200
@@ -124,13 +124,21 @@ class Exim:
         settings: Further lines of the main section, `log_selector` for one.
         aliases: Lines of the file `aliases`.
         lifetime: Seconds that mail to `expire.test` may wait.
+        certificate: A file with its certificate and key; with it, clients may use TLS, and are asked for a certificate.
     """
 
     def __init__(
-        self, base: Path, relay: int, settings: str = "", *, aliases: str = ALIASES, lifetime: int = 1
+        self,
+        base: Path,
+        relay: int,
+        settings: str = "",
+        *,
+        aliases: str = ALIASES,
+        lifetime: int = 1,
+        certificate: Path | None = None,
     ) -> None:
         self.base, self.port, self.back, self.filter = base, free_port(), free_port(), free_port()
-        self._binary = program("exim4", "exim") or Path("exim4")
+        self.binary = program("exim4", "exim") or Path("exim4")
         self.config, self.log = base / "exim.conf", base / "mainlog"
         for directory in (base, base / "spool"):
             directory.mkdir(parents=True, exist_ok=True)
@@ -142,9 +150,12 @@ class Exim:
             back=self.back,
             filter=self.filter,
             relay=relay,
-            binary=self._binary,
+            binary=self.binary,
             settings=settings,
             lifetime=lifetime,
+            tls="tls_advertise_hosts ="
+            if certificate is None
+            else f"tls_certificate = {certificate}\ntls_try_verify_hosts = *",
         )
         self.config.write_text(config)
         (base / "aliases").write_text(aliases)
@@ -158,11 +169,11 @@ class Exim:
 
     def command(self, *words: str, check: bool = True) -> str:
         """Run exim on this instance and return what it printed."""
-        command = [str(self._binary), "-C", str(self.config), *words]
+        command = [str(self.binary), "-C", str(self.config), *words]
         return subprocess.run(command, check=check, capture_output=True, text=True, timeout=600).stdout
 
     def __enter__(self) -> Exim:
-        self._daemon = subprocess.Popen([str(self._binary), "-C", str(self.config), "-bdf"])
+        self._daemon = subprocess.Popen([str(self.binary), "-C", str(self.config), "-bdf"])
         with stopping_on_failure(self):
             wait_for(self.port)
         return self
@@ -187,7 +198,7 @@ class Exim:
         Args:
             force: Try also what is not due (`-qff`); without it Exim's retry times hold.
         """
-        command = [str(self._binary), "-C", str(self.config), "-qff" if force else "-q"]
+        command = [str(self.binary), "-C", str(self.config), "-qff" if force else "-q"]
         runners = [subprocess.Popen(command) for _ in range(4)]
         codes = [runner.wait(timeout=600) for runner in runners]
         assert not any(codes), codes

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import re
 import smtplib
+import ssl
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from aiosmtpd.controller import Controller
@@ -172,9 +174,16 @@ class _FilterHandler:
 class _Server:
     """A handler on a loopback port, for use in a `with`."""
 
-    def __init__(self, handler: object, port: int) -> None:
+    def __init__(self, handler: object, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.port = port
-        self._controller = Controller(handler, hostname="127.0.0.1", port=port, enable_SMTPUTF8=True)
+        self._controller = Controller(
+            handler,
+            hostname="127.0.0.1",
+            port=port,
+            enable_SMTPUTF8=True,
+            tls_context=tls,
+            require_starttls=tls is not None,
+        )
 
     def __enter__(self) -> Self:
         self._controller.start()
@@ -185,11 +194,19 @@ class _Server:
 
 
 class FateServer(_Server):
-    """The server of the fates, on a free loopback port, for use in a `with`."""
+    """The server of the fates, on a free loopback port, for use in a `with`.
 
-    def __init__(self) -> None:
+    Args:
+        certificate: A file with its certificate and key; with it, the server wants STARTTLS first.
+    """
+
+    def __init__(self, certificate: Path | None = None) -> None:
         self.truth = Truth()
-        super().__init__(_Handler(self.truth), free_port())
+        context = None
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+        super().__init__(_Handler(self.truth), free_port(), context)
 
 
 class Filter(_Server):
