@@ -19,12 +19,14 @@ from collections.abc import Sequence
 import pyparsing as pp
 
 from bouncemeter.blocks import Columns, Row, UsualReader
-from bouncemeter.event import Entry, Event, Outcome, Stage, Step, StepKind
+from bouncemeter.event import NOWHERE, Entry, Event, Outcome, Stage, Step, StepKind
+from bouncemeter.filters import is_discarded
 from bouncemeter.grammar import (
     bracketed_address,
     code_of,
     enhanced_code,
     exim_stamp,
+    iso_stamp,
     quoted_local_part,
     reply,
     rest,
@@ -33,6 +35,7 @@ from bouncemeter.grammar import (
 from bouncemeter.lowering import lowered, lowered_block
 from bouncemeter.plugin import LineReader, UnparsedLineError
 from bouncemeter.stamps import Clock, Stamps
+from bouncemeter.wrappers import Unwrapper, unwrapped
 
 __all__ = ["PARSER", "EximParser"]
 
@@ -46,8 +49,11 @@ own_start = exim_stamp("stamp") + " " + process_id
 long_line_part = pp.Regex(r"\[1[/\\][0-9]+\] ")
 """Exim splits a long line for syslog; the first part has all the fields."""
 
+container_stamp = iso_stamp + " " + exim_stamp
+"""Where `docker logs -t` puts its stamp before a line."""
+
 # With syslog_timestamp = false only the process ID is left of Exim's own start.
-start = own_start | syslog_prefix + pp.Opt(long_line_part) + (own_start | process_id)
+start = own_start | pp.NotAny(container_stamp) + syslog_prefix + pp.Opt(long_line_part) + (own_start | process_id)
 
 # --- addresses --------------------------------------------------------------------------------------------------
 
@@ -530,6 +536,8 @@ class EximParser:
     def recognises(self, line: str) -> bool:
         """Whether a line is from Exim's own log, or from the program `exim` in syslog."""
         found = any_line.values(line)
+        if found is None and (inner := unwrapped(line)) is not None:
+            found = any_line.values(inner)
         if found is None:
             return False
         program = found.get("program")
@@ -569,8 +577,14 @@ class _Reader(UsualReader):
     )
     delivered = frozenset({"=>", "->", ">>"})
 
+    def __init__(self, stamps: Stamps) -> None:
+        super().__init__(stamps)
+        self._unwrap = Unwrapper()
+
     def __call__(self, line: str, /) -> Sequence[Entry]:
         prefix = any_line.values(line)
+        if prefix is None and (inner := self._unwrap(line)) is not None:
+            prefix = any_line.values(inner)
         return self._message(prefix, prefix["message"]) if prefix is not None and _is_exim(prefix) else ()
 
     def look_closer(self, row: Row) -> Sequence[Entry]:
@@ -694,7 +708,9 @@ class _Reader(UsualReader):
 
 
 def _passed_to(text: str) -> str | None:
-    """The message ID that a reply names."""
+    """The message ID that a reply names; `NOWHERE` if a filter discarded the message."""
+    if is_discarded(text):
+        return NOWHERE
     return (queued_as.values(text) or {}).get("passed_to") if " id=" in text else None
 
 

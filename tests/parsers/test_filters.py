@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bouncemeter import postfix
+from bouncemeter import exim, postfix
 from bouncemeter.event import NOWHERE, Step, StepKind
 from bouncemeter.filters import passed_to
 
@@ -61,3 +61,10 @@ def test_a_reply_says_where_the_message_is_now(reply: str, expected: str | None)
     assert passed_to(reply) == expected
     line = "Nov 25 10:00:00 mx postfix/smtp[9]: 4B01A2: to=<a@dest.test>, relay=f[127.0.0.1]:10024, delay=1, dsn=2.0.0"
     assert one(postfix.PARSER, f"{line}, status=sent ({reply})").passed_to == expected
+
+
+def test_exim_names_the_next_message_or_that_it_was_discarded() -> None:
+    line = "2026-11-25 10:00:00 1xVsuB-0001DU-2n => a@dest.test R=r T=t H=filter [127.0.0.1] C="
+    assert one(exim.PARSER, f'{line}"250 OK id=1xVsuB-0001DV-2n"').passed_to == "1xVsuB-0001DV-2n"
+    assert one(exim.PARSER, f'{line}"250 2.7.0 Ok, discarded, id=00123-01 - spam"').passed_to == NOWHERE
+    assert one(exim.PARSER, f'{line}"250 2.7.0 thanks"').passed_to is None

@@ -1,4 +1,4 @@
-"""Whatever syslog daemons, containers and collectors put before or around a line of Postfix, the line is read."""
+"""Whatever syslog daemons, containers and collectors put before or around a line, the line is read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bouncemeter.event import Event
+from bouncemeter.exim import PARSER as EXIM
 from bouncemeter.plugin import BlockReader, UnparsedLineError, detect
 from bouncemeter.postfix import PARSER
 from bouncemeter.wrappers import MAX_HELD, MAX_LINE, Unwrapper, unwrapped
@@ -123,6 +124,39 @@ def test_a_line_in_json_is_read(entry: dict[str, Any], host: str | None) -> None
 def test_a_line_in_json_and_other_wrappers_is_read() -> None:
     line = json.dumps({"log": USUAL + "\n", "stream": "stdout"})
     assert facts(f"2026-11-25T10:00:01Z stdout F {line}") == (AT_TEN, "mx", "4B0000000F", "u@example.org")
+
+
+EXIM_MESSAGE = "1xVsuB-0001DU-2n ** u@example.org R=r T=t H=mx.example.org [192.0.2.1]: 550 5.1.1 no such user"
+EXIM_USUAL = f"2026-11-25 10:00:00 {EXIM_MESSAGE}"
+IN_EXIM = [
+    "mail-1  | {}",
+    "\x1b[36mexim_1  |\x1b[0m {}",
+    "2026-11-25T10:00:01.123456789Z {}",
+    "2026-11-25T10:00:01.123456789Z stdout F {}",
+    "[pod/mail-0/exim] {}",
+    "[pod/mail-0/exim] 2026-11-25T10:00:01.123456789Z {}",
+]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(wrapper.format(EXIM_USUAL) for wrapper in IN_EXIM),
+        json.dumps({"log": EXIM_USUAL + "\n", "stream": "stdout", "time": "2026-11-25T10:00:01.123456789Z"}),
+        json.dumps({"message": EXIM_USUAL, "host": "node1", "timestamp": "2026-11-25T10:00:02Z"}),
+        json.dumps({"MESSAGE": EXIM_MESSAGE, "SYSLOG_IDENTIFIER": "exim", "_HOSTNAME": "mx", "date": 1795600800}),
+        json.dumps({"MESSAGE": EXIM_USUAL, "SYSLOG_IDENTIFIER": "exim", "_HOSTNAME": "mx", "date": 1795600800}),
+    ],
+)
+def test_an_exim_line_in_a_wrapper_is_read(line: str) -> None:
+    reader = EXIM.reader(lambda: CLOCK)
+    (event,) = reader(line)
+    assert isinstance(event, Event)
+    assert (event.outcome, str(event.code), event.queue_id) == ("bounced", "5.1.1", "1xVsuB-0001DU-2n")
+    assert (event.recipient, event.time) == ("u@example.org", 1795600800)
+    assert isinstance(reader, BlockReader)
+    assert list(reader.block(line + "\n")) == [event]
+    assert detect([line]) is EXIM
 
 
 HOSTILE_MESSAGES = [
