@@ -124,8 +124,11 @@ failure_certificate = ' DN="' + pp.MatchFirst(
     ]
 )
 client_certificate = ' DN="' + (
-    pp.Regex(rf'/(?:[^"\n]++|"(?!{end_of_client}))*+"{end_of_client}')("openssl_name") | pp.Regex(ending(end_of_client))
+    pp.Regex(rf'/(?:[^"\n]++|"(?!{end_of_client}))*+"{end_of_client}')("unescaped_name")
+    | pp.Regex(ending(end_of_client))
 )
+# The server's name that the client asked for; older versions write it in quotes, and escape none in it.
+server_name = ' SNI="' + pp.Regex(ending(end_of_client))("unescaped_name") | pp.Regex(r" SNI=\S++")
 
 
 def with_fields(*one_field: pp.ParserElement) -> pp.ParserElement:
@@ -195,12 +198,7 @@ ident = pp.Regex(
 )
 bare_sender = "F=" + pp.Regex(rf'(?!<)(?:[^"\s]++|{quoted_local_part})++')("sender")
 rule_field = (
-    sender_field
-    | " " + (bare_sender | ident("ident"))
-    | client_certificate
-    | pp.Regex(r" SNI=\S++")
-    | other_field
-    | flag_word
+    sender_field | " " + (bare_sender | ident("ident")) | client_certificate | server_name | other_field | flag_word
 )
 who = pp.Opt(pp.Regex(" ?DS ?")) + (
     "H=" + host_name("relay") | ident("ident") | "F=<" + address("sender") + ">" | bare_sender
@@ -228,12 +226,13 @@ argument = (
     | pp.Regex(r" [^\n]{100}(?=: |" + line_end + ")")
     | pp.Regex(r"[^\n]*+")
 )("argument")
+bare = pp.Regex(r'(?:[^\s<>":(]++|:(?! ))++')
 addressed = pp.Regex(rf' (?:[^<":(\n@]++|\([^()\n]*+\)|{quoted_local_part})*+<') + address("recipient") + ">" | (
-    " " + pp.Regex(r'(?:[^\s<>":(]++|:(?! ))++')("recipient")
+    " " + bare("recipient")
 )
 command = (
     (pp.Literal("RCPT") | "VRFY" | "EXPN")("command") + pp.Opt(pp.FollowedBy(addressed))
-    | pp.Literal("MAIL")("command") + pp.Opt(pp.FollowedBy(" " + mail_from))
+    | pp.Literal("MAIL")("command") + pp.Opt(pp.FollowedBy(" " + (mail_from | bare("mail"))))
     | pp.Regex(r"[A-Za-z]++(?![^ :\n])")("command")
 )
 
@@ -368,7 +367,11 @@ later_verdict = lowered(
     + pp.FollowedBy(refused_command)
     + refusal
 )
-another_kind = lowered(pp.Regex(r"(?:(?! (?:Warning: |sender verify |incomplete transaction ))[^\n])*+(?=[^\n])"))
+another_kind = lowered(
+    pp.Regex(
+        r"(?:(?! (?:sender verify (?:fail|defer) for <|incomplete transaction \()|(?<!:) Warning: )[^\n])*+(?=[^\n])"
+    )
+)
 """A line that is no refusal, though it looks so up to here."""
 
 # A refusal in other words. The words of a client, quoted in other lines, are none; nor are warnings and interim steps.
@@ -437,10 +440,13 @@ usual_arrival = (
     + (" H=" + host_name("peer") | end)
 )
 
+marked = pp.Regex(r"(?:[^rd\n]++|r(?!ejected|efus)|d(?!ropped))*+(?:rejected|refus|dropped)")
+"""Every refusal has one of these words: see `MARKS`."""
+
 usual_lines = lowered_block(
     start=exim_stamp("stamp") + " " + pp.Opt(pp.Regex(r"\[[0-9]+\] ")),
     forms=message_id("queue_id") + " " + (usual_delivery | usual_arrival | completion),
-    candidates=message_id + " " + (flag | "<= ") | rejection.grammar | unknown_refusal.grammar,
+    candidates=message_id + " " + (flag | "<= ") | marked,
 )
 
 # --- a whole line -------------------------------------------------------------------------------------------------
@@ -545,7 +551,7 @@ class EximParser:
 
 _any_message = lowered(message_id + " " | pp.Regex(r"exim [0-9.]+ daemon started|(?:Start|End) queue run: pid="))
 
-MARKS = ("rejected", "refus", "dropped", "temporarily", " => ", " -> ", " >> ", " ** ", " == ")
+MARKS = ("rejected", "refus", "dropped", " => ", " -> ", " >> ", " ** ", " == ")
 """Any other message of interest contains one of these: a cheap test before trying other grammars."""
 
 
@@ -711,7 +717,7 @@ def _without_forged_verdict(found: dict[str, str]) -> dict[str, str] | None:
     address = found.get("recipient", found.get("mail", ""))
     text = found.get("argument", "").removeprefix(f" <{address}>")
     text += f": {found['text']}" if "text" in found else ""
-    marks = [" F=<", " temporarily rejected ", " rejected "] if "ident" in found or "openssl_name" in found else []
+    marks = [" F=<", " temporarily rejected ", " rejected "] if "ident" in found or "unescaped_name" in found else []
     if ")" in found.get("relay", ""):
         marks.append(") [")
     for mark in marks:

@@ -1,4 +1,4 @@
-"""A real Exim with `log_selector = +all` meets hostile recipients, certificates, users and greetings: none of them forges
+"""A real Exim that logs all it can meets hostile recipients, certificates, users and greetings: none of them forges
 what is read from its log."""
 
 from __future__ import annotations
