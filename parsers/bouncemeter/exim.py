@@ -92,6 +92,9 @@ STAGES = {
 ACL_STAGES = {stage.value: stage for stage in Stage} | {"auth": Stage.HELO, "starttls": Stage.HELO}
 """By the access control list that dropped the connection."""
 
+UNMARKED = frozenset({"ident", "unescaped_name", "unescaped_server_name"})
+"""What a client calls itself, where Exim does not mark its end."""
+
 LONGEST_LOCAL_PART = 255
 """Exim accepts no longer one."""
 
@@ -302,7 +305,7 @@ def _without_forged_verdict(found: dict[str, str]) -> dict[str, str] | None:
     address = found.get("recipient", found.get("mail", ""))
     text = found.get("argument", "").removeprefix(f" <{address}>")
     text += f": {found['text']}" if "text" in found else ""
-    marks = [" F=<", " temporarily rejected ", " rejected "] if "ident" in found or "unescaped_name" in found else []
+    marks = [" F=<", " temporarily rejected ", " rejected "] if found.keys() & UNMARKED else []
     if ")" in found.get("relay", ""):
         marks.append(") [")
     for mark in marks:

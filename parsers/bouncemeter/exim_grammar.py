@@ -135,7 +135,7 @@ client_certificate = ' DN="' + (
     | pp.Regex(ending(end_of_client))
 )
 # The server's name that the client asked for; older versions write it in quotes, and escape none in it.
-server_name = ' SNI="' + pp.Regex(ending(end_of_client))("unescaped_name") | pp.Regex(r" SNI=\S++")
+server_name = ' SNI="' + pp.Regex(ending(end_of_client))("unescaped_server_name") | pp.Regex(r" SNI=\S++")
 
 
 def with_fields(*one_field: pp.ParserElement) -> pp.ParserElement:
@@ -203,13 +203,11 @@ ident = pp.Regex(
     + line_end
     + ")"
 )
-bare_sender = "F=" + pp.Regex(rf'(?!<)(?:[^"\s]++|{quoted_local_part})++')("sender")
-rule_field = (
-    sender_field | " " + (bare_sender | ident("ident")) | client_certificate | server_name | other_field | flag_word
-)
-who = pp.Opt(pp.Regex(" ?DS ?")) + (
-    "H=" + host_name("relay") | ident("ident") | "F=<" + address("sender") + ">" | bare_sender
-)
+# With brackets, or without them in a refusal by local_scan().
+bracketed_or_bare = (pp.Regex(rf'(?<![<])(?:[^"<>\s]++|{quoted_local_part})++') | address)("sender")
+refused_sender = pp.Regex("F=<?") + bracketed_or_bare + pp.Opt(">")
+rule_field = " " + (refused_sender | ident("ident")) | client_certificate | server_name | other_field | flag_word
+who = pp.Opt(pp.Regex(" ?DS ?")) + ("H=" + host_name("relay") | ident("ident") | refused_sender)
 # A cut-through delivery that the next server refused: the address that was tried comes before its sender.
 cut_through = (
     " "
