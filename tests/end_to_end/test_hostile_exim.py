@@ -1,7 +1,5 @@
-"""A real Exim with `log_selector = +all` meets hostile recipients, certificates, users and greetings.
-
-None of them forges what is read from its log.
-"""
+"""A real Exim that logs all it can meets hostile recipients, certificates, users and greetings: none of them forges
+what is read from its log."""
 
 from __future__ import annotations
 

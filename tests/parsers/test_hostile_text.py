@@ -216,12 +216,13 @@ CERTIFICATES = NAME.map(lambda name: f"/CN={name}") | NAME.map(
 )
 
 
-@pytest.mark.parametrize("outcome", [Outcome.DELIVERED, Outcome.BOUNCED])
+@pytest.mark.parametrize("outcome", EXIM_OUTCOMES)
 @given(certificate=CERTIFICATES)
 def test_a_servers_certificate_cannot_change_an_exim_line(outcome: Outcome, certificate: str) -> None:
     flag, end, code = EXIM_OUTCOMES[outcome]
     line = (
-        f"2026-11-24 15:58:10 1xVsuB-0001DU-2n {flag} a@dest.test R=dns T=smtp H=mx.test [192.0.2.1] X=TLS1.3:A:256"
+        f"2026-11-24 15:58:10 1xVsuB-0001DU-2n {flag} a@dest.test R=dns T=smtp"
+        f"{' defer (-44)' if flag == '==' else ''} H=mx.test [192.0.2.1] X=TLS1.3:A:256"
         f' CV=no DN="{certificate}"{end.format("a@dest.test")}'
     )
     event = one(EXIM, line)
