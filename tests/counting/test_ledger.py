@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+import pytest
 from bouncemeter.event import EnhancedCode, Event, Outcome, Step, StepKind
 from bouncemeter_exporter.counting.facts import Fact, FactKind
 from bouncemeter_exporter.counting.ledger import Ledger
@@ -312,6 +313,7 @@ def test_ended_messages_are_forgotten_even_if_the_log_records_no_removals() -> N
     assert (len(ledger.memory), ledger.memory.evicted) == (0, 0)
 
 
+@pytest.mark.slow
 def test_waiting_recipients_take_little_memory() -> None:
     """A million waiting recipients fit into 400 MB; mail that has left takes no memory."""
     ledger, number = Ledger(), 20_000

@@ -129,6 +129,7 @@ def day(mta: str, number: int, seed: int, pause: float = 0.5) -> list[str]:
     raise AssertionError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mta", MTAS)
 @pytest.mark.parametrize(("seed", "size"), [(1, 20_000), (2, 3000), (3, 400), (4, 60), (5, 1)])
 def test_a_day_of_mail_is_counted_the_same(mta: str, seed: int, size: int) -> None:

@@ -138,6 +138,7 @@ def mutated(line: str, others: list[str], chance: random.Random) -> str:
     return line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mta", MODULES)
 @settings(max_examples=350, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**64))
@@ -183,6 +184,7 @@ def _of_pattern(pattern: str) -> st.SearchStrategy[str]:
     return strategy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grammar", [each for _, each in GRAMMARS], ids=[name for name, _ in GRAMMARS])
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())

@@ -54,6 +54,7 @@ def written(path: Path, text: list[str]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mta", MTAS)
 @pytest.mark.parametrize("size", [2_000_000, 300_000, 40_000, 3_000])
 def test_pieces_of_a_log_are_counted_as_the_whole(
@@ -79,6 +80,7 @@ def test_more_processes_count_the_same(mta: str, tmp_path: Path, monkeypatch: py
     assert result(parallel.summarise_pieces(found, 2, silent)) == by_one([log])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mta", MTAS)
 def test_disordered_lines_are_counted_the_same_or_left_to_one_process(
     mta: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -63,6 +63,7 @@ def test_thousands_of_connections_do_not_keep_a_scrape_out(tmp_path: Path, first
         assert len(list(Path(f"/proc/{exporter.process.pid}/task").iterdir())) < 300
 
 
+@pytest.mark.slow
 def test_a_slow_request_is_cut_off() -> None:
     with Exporter(LOG) as exporter, socket.create_connection(("127.0.0.1", exporter.port)) as client:
         sent, start = 0, time.monotonic()

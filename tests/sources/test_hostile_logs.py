@@ -77,6 +77,7 @@ def test_bytes_of_any_kind_lose_no_line(tmp_path: Path, bouncemeter: Run, noise:
     bouncemeter("report", log)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line_feeds", [True, False])
 def test_a_compression_bomb_takes_bounded_memory(tmp_path: Path, line_feeds: bool) -> None:
     """Two hundred megabytes in two hundred kilobytes, or four million lines in nothing."""
@@ -100,6 +101,7 @@ def test_a_broken_compressed_log_is_reported(tmp_path: Path, bouncemeter: Run) -
     assert done.stderr.startswith(f"bouncemeter: cannot read the rest of {log}: ")
 
 
+@pytest.mark.slow
 def test_invented_codes_hosts_and_domains_make_no_series(tmp_path: Path) -> None:
     chance = random.Random(1)
     log = tmp_path / "mail.log"
@@ -178,6 +180,7 @@ def test_time_stamps_that_go_backwards_lose_no_line(tmp_path: Path) -> None:
         assert last < time.time() + 2 * 86_400
 
 
+@pytest.mark.slow
 def test_nothing_is_dropped_when_lines_come_faster_than_they_can_be_read(tmp_path: Path) -> None:
     log = tmp_path / "mail.log"
     log.touch()
