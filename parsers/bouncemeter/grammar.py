@@ -33,7 +33,17 @@ __all__ = [
 
 def exact(grammar: pp.ParserElement) -> pp.ParserElement:
     """A copy of a grammar that takes white space literally: it skips none and expands no tabs."""
-    return grammar.copy().leave_whitespace(recursive=True).parse_with_tabs()
+    return _literal(grammar).parse_with_tabs()
+
+
+def _literal(element: pp.ParserElement) -> pp.ParserElement:
+    """A copy of an element, and of its parts once each: pyparsing's own recursion copies them again at every level."""
+    copied = pp.ParserElement.copy(element).leave_whitespace(recursive=False)
+    if isinstance(copied, pp.ParseExpression):
+        copied.exprs = [_literal(part) for part in copied.exprs]
+    elif isinstance(copied, pp.ParseElementEnhance) and copied.expr is not None:
+        copied.expr = _literal(copied.expr)
+    return copied
 
 
 def values(grammar: pp.ParserElement, line: str) -> dict[str, str] | None:
