@@ -38,7 +38,7 @@ from bouncemeter.filters import is_discarded
 from bouncemeter.grammar import code_of
 from bouncemeter.plugin import LineReader, UnparsedLineError
 from bouncemeter.stamps import Clock, Stamps
-from bouncemeter.wrappers import Unwrapper, unwrapped
+from bouncemeter.wrappers import Unwrapper, values_inside
 
 __all__ = ["PARSER", "EximParser"]
 
@@ -127,9 +127,7 @@ class EximParser:
 
     def recognises(self, line: str) -> bool:
         """Whether a line is from Exim's own log, or from the program `exim` in syslog."""
-        found = any_line.values(line)
-        if found is None and (inner := unwrapped(line)) is not None:
-            found = any_line.values(inner)
+        found = values_inside(any_line, line)
         if found is None:
             return False
         program = found.get("program")
@@ -172,9 +170,7 @@ class _Reader(UsualReader):
         self._unwrap = Unwrapper()
 
     def __call__(self, line: str, /) -> Sequence[Entry]:
-        prefix = any_line.values(line)
-        if prefix is None and (inner := self._unwrap(line)) is not None:
-            prefix = any_line.values(inner)
+        prefix = values_inside(any_line, line, self._unwrap)
         return self._message(prefix, prefix["message"]) if prefix is not None and _is_exim(prefix) else ()
 
     def look_closer(self, row: Row) -> Sequence[Entry]:

@@ -27,15 +27,14 @@ from bouncemeter.grammar import (
     enhanced_code,
     reply,
     rest,
-    syslog_prefix,
     usual_prefix,
 )
 from bouncemeter.lowering import lowered, lowered_block
 from bouncemeter.plugin import LineReader, UnparsedLineError
 from bouncemeter.refusals import client, limited, queue_id, refusal_in
-from bouncemeter.repeats import Repeats
+from bouncemeter.repeats import Repeats, any_line
 from bouncemeter.stamps import Clock, Stamps
-from bouncemeter.wrappers import Unwrapper, unwrapped
+from bouncemeter.wrappers import Unwrapper, values_inside
 
 __all__ = ["PARSER", "PostfixParser"]
 
@@ -186,10 +185,6 @@ usual_lines = lowered_block(
     ),
 )
 
-# --- a whole line -------------------------------------------------------------------------------------------------
-
-any_line = lowered(syslog_prefix + rest("message"))
-
 # --- what the log's words mean ------------------------------------------------------------------------------------
 
 OUTCOMES = {
@@ -227,9 +222,7 @@ class PostfixParser:
 
     def recognises(self, line: str) -> bool:
         """Whether a line is from any Postfix program: `postfix/smtp`, `postfix-out/qmgr`, `mx1/relay/smtp`."""
-        found = any_line.values(line)
-        if found is None and (inner := unwrapped(line)) is not None:
-            found = any_line.values(inner)
+        found = values_inside(any_line, line)
         return found is not None and _is_postfix(found["program"])
 
     def reader(self, clock: Clock = time.time) -> LineReader:

@@ -12,9 +12,10 @@ import pyparsing as pp
 from bouncemeter.grammar import own_stamp, rest, syslog_prefix
 from bouncemeter.lowering import lowered
 
-__all__ = ["Repeats"]
+__all__ = ["Repeats", "any_line"]
 
-_any_line = lowered(syslog_prefix + rest("message"))
+any_line = lowered(syslog_prefix + rest("message"))
+"""A whole line: what syslog put before the message, and the message."""
 
 _end = pp.Regex(r" times?(?: ---)?(?![^\n])")
 _number = pp.Regex("[0-9]{1,6}")
@@ -57,7 +58,7 @@ class Repeats:
             self._last = line
             return line
         found = _repeat.values(line)
-        if found is None and (own := _any_line.values(line)) is not None:
+        if found is None and (own := any_line.values(line)) is not None:
             quoted = _quoted_repeat.values(own.pop("message"))
             found = {**own, **quoted} if quoted is not None else None
         if found is None:
@@ -74,7 +75,7 @@ class Repeats:
         return text
 
     def _repeated(self, found: dict[str, str]) -> str | None:
-        last = _any_line.values(self._last)
+        last = any_line.values(self._last)
         if last is None or "stamp" not in last or "stamp" not in found or last.get("host") != found.get("host"):
             return None
         message = last["message"]

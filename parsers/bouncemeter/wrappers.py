@@ -17,16 +17,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pyparsing as pp
 
 from bouncemeter.grammar import iso_stamp, own_stamp, rest, syslog_prefix
-from bouncemeter.lowering import lowered
+from bouncemeter.lowering import Lowered, lowered
 
-__all__ = ["Unwrapper", "unwrapped"]
+__all__ = ["Unwrapper", "field_text", "unwrapped", "values_inside"]
 
 # --- wrappers before a line ---------------------------------------------------------------------------------------
 
@@ -133,6 +133,14 @@ def unwrapped(line: str) -> str | None:
     return inner if inner != "" else next(iter(unwrap.parts.values()), "")
 
 
+def values_inside(form: Lowered, line: str, unwrap: Callable[[str], str | None] = unwrapped) -> dict[str, str] | None:
+    """What a form finds in a line; if the line is not of this form, what it finds in the line inside its wrapper."""
+    found = form.values(line)
+    if found is None and (inner := unwrap(line)) is not None:
+        found = form.values(inner)
+    return found
+
+
 def _from_text(line: str) -> _Layer | None:
     found = _layer.values(line)
     if found is None:
@@ -181,16 +189,16 @@ def _flat(entry: dict[str, Any], path: str = "", depth: int = 3) -> Iterator[tup
         if isinstance(value, dict):
             if depth > 1:
                 yield from _flat(value, f"{path}{key}.", depth - 1)
-        elif (text := _text(value)) is not None:
+        elif (text := field_text(value)) is not None:
             yield path + key, text
 
 
-def _text(value: object) -> str | None:
+def field_text(value: object) -> str | None:
     """A field's text. journalctl gives bytes that are not UTF-8 as numbers, and a field that occurs twice as a list."""
     if isinstance(value, list):
         if value and all(type(each) is int and 0 <= each < 256 for each in value):
             return bytes(value).decode("utf-8", "backslashreplace")
-        return _text(value[0]) if value and not isinstance(value[0], list) else None
+        return field_text(value[0]) if value and not isinstance(value[0], list) else None
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) else None

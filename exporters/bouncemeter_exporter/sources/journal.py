@@ -17,6 +17,7 @@ from typing import Any
 
 from bouncemeter.blocks import Block
 from bouncemeter.plugin import Parser
+from bouncemeter.wrappers import field_text
 
 from bouncemeter_exporter.sources.lines import BLOCK, MAX_LINE, SourceError, one_line
 from bouncemeter_exporter.sources.source import LineCounts, Positions
@@ -177,22 +178,13 @@ def lines_of(output: bytes) -> Iterator[tuple[str, str]]:
 
 def _line(entry: dict[str, Any]) -> str:
     """The line that syslog would have written for an entry."""
-    moment = int(_text(entry.get("_SOURCE_REALTIME_TIMESTAMP")) or entry["__REALTIME_TIMESTAMP"])
+    moment = int(field_text(entry.get("_SOURCE_REALTIME_TIMESTAMP")) or entry["__REALTIME_TIMESTAMP"])
     stamp = datetime.fromtimestamp(moment / 1e6, UTC).isoformat(timespec="microseconds")
-    program = _word(_text(entry.get("SYSLOG_IDENTIFIER")) or _text(entry.get("_COMM")) or "unknown")
-    pid = _text(entry.get("SYSLOG_PID")) or _text(entry.get("_PID"))
+    program = _word(field_text(entry.get("SYSLOG_IDENTIFIER")) or field_text(entry.get("_COMM")) or "unknown")
+    pid = field_text(entry.get("SYSLOG_PID")) or field_text(entry.get("_PID")) or ""
     number = f"[{pid}]" if pid.isascii() and pid.isdecimal() else ""
-    host = _word(_text(entry.get("_HOSTNAME")) or "localhost")
-    return f"{stamp} {host} {program}{number}: {one_line(_text(entry.get('MESSAGE'))[:MAX_LINE])}"
-
-
-def _text(value: object) -> str:
-    """A field's text. journalctl gives bytes that are not UTF-8 as numbers, and a field that occurs twice as a list."""
-    if isinstance(value, list):
-        if value and all(isinstance(each, int) for each in value):
-            return bytes(value).decode("utf-8", "backslashreplace")
-        return _text(value[0]) if value else ""
-    return value if isinstance(value, str) else ""
+    host = _word(field_text(entry.get("_HOSTNAME")) or "localhost")
+    return f"{stamp} {host} {program}{number}: {one_line((field_text(entry.get('MESSAGE')) or '')[:MAX_LINE])}"
 
 
 def _word(text: str) -> str:
