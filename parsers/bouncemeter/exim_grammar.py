@@ -97,8 +97,9 @@ interval = pp.Regex(r"(?:[0-9]+w)?(?:[0-9]+d)?(?:[0-9]+h)?(?:[0-9]+m)?(?:[0-9.]+
 queue_time = " QT=" + interval("queue_time")
 confirmation = ' C="' + pp.Regex(r'(?:[^"\\\n]++|\\.)*+')("confirmation") + '"'
 sender_field = pp.Regex(" [FP]=<") + address("sender") + ">"
+of_own_form = r"(?:H|QT|C|DN)="
 other_field = pp.Regex(
-    r" (?!(?:H|QT|C|DN)=|SNI=\")[A-Za-z][A-Za-z0-9]*+\*?+="
+    rf" (?!{of_own_form}|SNI=\")[A-Za-z][A-Za-z0-9]*+\*?+="
     r'(?:"(?:[^"\n]++|"(?! (?!H=)[A-Z][A-Za-z0-9]*+\*?+=| ?:|$))*+"|<[^<>\n]*+>|(?:[^\s:]++|:(?=[^\s]))*+)'
 )
 flag_word = pp.Regex(r" (?:L[-.*]?|K|TFO\*{0,2}|PRDR|DS|NOTLS|-K)(?= |:|$)")
@@ -425,7 +426,7 @@ local_reply = lowered(pp.FollowedBy(pp.Regex("[45]")) + (reply | enhanced_code("
 # --- the usual lines of a log, and which other lines may matter ------------------------------------------------------
 
 end = pp.Regex(r"(?![^\n])")
-usual_field = pp.Regex(r' (?!(?:H|QT|C)=)[A-Za-z][A-Za-z0-9]*+\*?+=(?!["<])\S++(?<!:)')
+usual_field = pp.Regex(rf' (?!{of_own_form})[A-Za-z][A-Za-z0-9]*+\*?+=(?!["<])\S++(?<!:)')
 usual_target = pp.NotAny(pp.Regex(r'(?:[^\n<]++|<(?!"))*+<"')) + pp.FollowedBy(pp.Regex(r"[^\s@]++@")) + plain("target")
 success = pp.FollowedBy(pp.Regex(r"2[0-9]{2}(?![0-9])") + pp.Opt(pp.Regex(r"[ -]") + enhanced_code("code")))
 usual_delivery = (

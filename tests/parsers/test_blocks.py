@@ -54,6 +54,11 @@ def same_entries(mta: str, text: list[str]) -> None:
     assert (together.events, together.other, together.unparsed) == (alone.events, alone.other, alone.unparsed)
 
 
+def test_a_field_without_its_quotes_ends_a_block_s_usual_line_too() -> None:
+    line = "2024-03-01 12:00:07 1abcDE-000000005vi-0004 => cyd@dest.example R=r T=t H=mx.dest.example [192.0.2.1]"
+    same_entries("exim", [f"{line} {name}=1h2m3s DT=0.1s" for name in ("CV", "DN", "SNI", "QT", "C", "H", "F", "X")])
+
+
 class Both:
     """Passes counts on to several `Counts`, and keeps the number of recipients counted without an entry."""
 

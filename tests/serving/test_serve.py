@@ -186,7 +186,7 @@ def test_a_real_prometheus_shows_the_true_numbers(server_dir: Path) -> None:
             prometheus.wait_for_value(by_class, 20)
             refused = sum(answer.outcome == "bounced" for answer in server.truth.answers)
             assert prometheus.value('sum(mail_bounces_total{kind="hard"})') == refused == 20
-            assert prometheus.value('mail_recipients_total{outcome="delivered"}') == 20
+            prometheus.wait_for_value('mail_recipients_total{outcome="delivered"}', 20)
             delivered = server.truth.count("delivered") - 1  # one came before the exporter started
             prometheus.wait_for_value('sum(mail_delivery_attempts_total{outcome="delivered"})', delivered)
             assert (prometheus.value(f"increase({by_class}[1m])") or 0) > 0
