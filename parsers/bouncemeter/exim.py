@@ -30,6 +30,7 @@ from bouncemeter.exim_grammar import (
     queued_as,
     quoted_top,
     rejection,
+    rejection_by_rule,
     remote_reply,
     unknown_refusal,
     usual_lines,
@@ -133,7 +134,7 @@ class EximParser:
         program = found.get("program")
         if program is None:
             message = found["message"]
-            return any_message.matches(message) or rejection.matches(message)
+            return any_message.matches(message) or (rejection_by_rule.matches(message) or rejection.matches(message))
         return program.startswith("exim") and "/" not in program
 
     def reader(self, clock: Clock = time.time) -> LineReader:
@@ -182,7 +183,7 @@ class _Reader(UsualReader):
             return self._queue_line({**prefix, **found})
         if not any(mark in message for mark in MARKS):
             return ()
-        found = rejection.values(message)
+        found = rejection_by_rule.values(message) or rejection.values(message)
         if found is not None:
             return self._rejection(found, prefix)
         if flagged.matches(message):
@@ -223,10 +224,10 @@ class _Reader(UsualReader):
 
     def _outcome(self, found: dict[str, str]) -> Sequence[Entry]:
         text = found.get("text") or found.get("confirmation") or found.get("system_error")
-        outcome = self._outcome_of(found, text or "")
+        reply_values = remote_reply.values(text or "") or {}
+        outcome = self._outcome_of(found["flag"], text or "", reply_values.get("reply_code", ""))
         if outcome is None:
             return ()
-        reply_values = remote_reply.values(text or "") or {}
         code, reply_code = code_of(reply_values, outcome)
         target = found.get("target")
         recipient, original = _recipients(target, found.get("top")) if target else (None, None)
@@ -252,16 +253,15 @@ class _Reader(UsualReader):
         )
 
     @staticmethod
-    def _outcome_of(found: dict[str, str], text: str) -> Outcome | None:
-        match found["flag"]:
+    def _outcome_of(flag: str, text: str, reply_code: str) -> Outcome | None:
+        match flag:
             case "=>" | "->" | ">>":
                 return Outcome.DELIVERED
             case "==":
                 return None if text.lower().startswith(NO_TRY) else Outcome.DEFERRED
             case "**":
                 # A remote server can write Exim's words for giving up into its 5xx reply, which is final by itself.
-                refused = (remote_reply.values(text) or {}).get("reply_code", "").startswith("5")
-                gave_up = not refused and any(words in text.lower() for words in GAVE_UP)
+                gave_up = not reply_code.startswith("5") and any(words in text.lower() for words in GAVE_UP)
                 return Outcome.EXPIRED if gave_up else Outcome.BOUNCED
             case _:  # *> is a delivery that -N suppressed
                 return None
@@ -369,7 +369,7 @@ def _recipients(target_text: str, top: str | None) -> tuple[str, str | None]:
     """The address tried and, if it differs, the original address."""
     if top is None:
         return target_text, None
-    quoted_form = quoted_top.values(f" <{top}>")
+    quoted_form = quoted_top.values(f" <{top}>") if '"' in top else None
     in_quotes = quoted_form is not None and _agrees(target_text, quoted_form["local_part"])
     if target_text[0] in "|/:>" or target_text.startswith("save ") or in_quotes:
         # A file or pipe for that address; or the address itself, in quotes.
