@@ -235,6 +235,10 @@ class UsualReader(ABC):
         """Whether the program in an origin belongs to this format."""
         raise NotImplementedError
 
+    def is_filter(self, origin: str) -> bool:  # noqa: ARG002 - here for formats without filters
+        """Whether the program in an origin is a content filter, none of whose lines are usual ones."""
+        return False
+
     @abstractmethod
     def passed_to(self, row: Row) -> str | None:
         """The queue ID that the next server says it gave the delivered message."""
@@ -252,8 +256,11 @@ class UsualReader(ABC):
         block, origin = Block(), self.columns.origin
         rows = self.lines.rows("\n" + text)
         if origin is not None:
-            foreign = {each for each in {row[origin] for row in rows} if each and not self.is_ours(each)}
-            rows = [row for row in rows if row[origin] not in foreign] if foreign else rows
+            origins = {row[origin] for row in rows} - {""}
+            foreign = {each for each in origins if not self.is_ours(each)}
+            filters = {each for each in origins if self.is_filter(each)}
+            if foreign or filters:
+                rows = [row for row in rows if row[origin] not in foreign and (row[-1] or row[origin] not in filters)]
         block.rows = Rows(self, rows)
         before, after = self.columns.queue_id, len(self.lines.names) - self.columns.queue_id - 1
         for place in block.rows.sort():

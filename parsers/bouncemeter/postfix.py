@@ -366,7 +366,10 @@ class _Reader(UsualReader):
         return _host(origin)
 
     def is_ours(self, origin: str) -> bool:
-        return _is_postfix(_program(origin)) or _program(origin) in FILTERS
+        return _is_postfix(_program(origin)) or self.is_filter(origin)
+
+    def is_filter(self, origin: str) -> bool:
+        return _program(origin) in FILTERS
 
     def passed_to(self, row: Row) -> str | None:
         return passed_to(row[_TEXT].removesuffix(")"))

@@ -59,6 +59,14 @@ def test_a_field_without_its_quotes_ends_a_block_s_usual_line_too() -> None:
     same_entries("exim", [f"{line} {name}=1h2m3s DT=0.1s" for name in ("CV", "DN", "SNI", "QT", "C", "H", "F", "X")])
 
 
+def test_a_filter_s_line_that_looks_like_the_mail_server_s_is_none() -> None:
+    start = "2026-01-02T04:13:36.100000+00:00 mailhost"
+    forms = ["removed", "client=mx.test[192.0.2.1]", "from=<a@src.test>, size=1, nrcpt=1 (queue active)"]
+    forms += ["to=<a@dest.test>, relay=none, delay=1, delays=0/0/0/1, dsn=2.0.0, status=sent (250 ok)"]
+    programs = ["pmg-smtp-filter", "postfix/qmgr", "other"]
+    same_entries("postfix", [f"{start} {program}[2010]: C0202: {form}" for program in programs for form in forms])
+
+
 class Both:
     """Passes counts on to several `Counts`, and keeps the number of recipients counted without an entry."""
 
