@@ -194,6 +194,51 @@ def test_a_requeued_message_is_still_the_same_message() -> None:
     assert waiting(ledger) == 1
 
 
+def bounced_messages(facts: list[Fact]) -> list[str]:
+    return [f"{fact.bounce} {fact.event.code.code_class}" for fact in facts if fact.first]
+
+
+def test_a_message_bounces_once_for_each_kind_and_class() -> None:
+    policy = EnhancedCode(5, 7, 1)
+    one = [event(HOLD, "a@x"), event(HOLD, "b@x"), event(FAIL, "a@x"), event(FAIL, "c@x", code=policy)]
+    more = [event(FAIL, "d@x", code=EnhancedCode(5, 7, 26)), event(FAIL, "e@x"), event(HOLD, "f@x", code=policy)]
+    ledger = Ledger()
+    assert bounced_messages(take(ledger, *one)) == ["soft 4.2", "hard 5.1", "hard 5.7"]
+    again = Ledger()
+    again.memory.keep(again.memory.add_queue("postfix", "mx1"), "A1", unpack(pack(message(ledger))))
+    for each in (ledger, again):
+        assert bounced_messages(take(each, *more)) == ["soft 5.7"]
+    assert bounced_messages(take(Ledger(), event(HOLD, sender=""), event(FAIL, "b@x"))) == []
+
+
+def message(ledger: Ledger) -> Message:
+    queue = ledger.memory.queue("postfix", "mx1")
+    assert queue is not None
+    found = queue.peek("A1")
+    assert found is not None
+    return found
+
+
+def test_a_message_that_a_filter_hands_back_in_parts_bounces_once() -> None:
+    ledger = Ledger()
+    back = [step(StepKind.ARRIVED, name, peer="localhost[::1]") for name in ("B2", "C3")]
+    handed = [event(SENT, "a@x", relay="127.0.0.1[127.0.0.1]:10024", passed_to="B2")]
+    handed += [event(SENT, "b@x", relay="127.0.0.1[127.0.0.1]:10024", passed_to="C3")]
+    before = take(ledger, event(HOLD, "a@x"), event(FAIL, "z@x"), *back, *handed)
+    assert bounced_messages(before) == ["soft 4.2", "hard 5.1"]
+    after = [event(HOLD, "b@x", "C3"), event(FAIL, "a@x", "B2"), event(FAIL, "b@x", "C3", code=EnhancedCode(5, 7, 1))]
+    assert bounced_messages(take(ledger, *after)) == ["hard 5.7"]
+    assert bounced_messages(take(ledger, event(FAIL, "y@x", "B2", code=EnhancedCode(5, 7, 1)))) == []
+
+
+def test_a_message_that_bounced_before_its_filter_s_line_came_bounces_once() -> None:
+    ledger = Ledger()
+    back = step(StepKind.ARRIVED, "B2", peer="localhost[::1]")
+    handed = event(SENT, "a@x", relay="127.0.0.1[127.0.0.1]:10024", passed_to="B2")
+    facts = take(ledger, back, event(FAIL, "a@x", "B2"), handed, event(FAIL, "z@x"))
+    assert bounced_messages(facts) == ["hard 5.1"]
+
+
 def test_only_a_filter_at_a_private_address_is_trusted() -> None:
     def handed_back(address: str) -> list[Fact]:
         back = step(StepKind.ARRIVED, "B2", peer=f"filter[{address}]")
@@ -316,12 +361,17 @@ def test_ended_messages_are_forgotten_even_if_the_log_records_no_removals() -> N
 @pytest.mark.slow
 def test_waiting_recipients_take_little_memory() -> None:
     """A million waiting recipients fit into 400 MB; mail that has left takes no memory."""
+
+    def fill(ledger: Ledger, number: int) -> None:
+        for n in range(number):
+            name, now = f"4A1B{n:07X}", 1e9 + n
+            take(ledger, step(StepKind.ARRIVED, name, peer="mail.src.test[192.0.2.9]", time=now))
+            take(ledger, event(HOLD, f"recipient{n}@dest{n}.test", name, relay="mx.test[192.0.2.1]:25", time=now))
+
+    fill(Ledger(), 5000)  # bounded caches and tables
     ledger, number = Ledger(), 20_000
     tracemalloc.start()
-    for n in range(number):
-        name, now = f"4A1B{n:07X}", 1e9 + n
-        take(ledger, step(StepKind.ARRIVED, name, peer="mail.src.test[192.0.2.9]", time=now))
-        take(ledger, event(HOLD, f"recipient{n}@dest{n}.test", name, relay="mx.test[192.0.2.1]:25", time=now))
+    fill(ledger, number)
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert waiting(ledger) == number

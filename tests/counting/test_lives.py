@@ -77,11 +77,16 @@ class Truth:
     recipients: Counter[str] = field(default_factory=Counter)
     soft: int = 0
     hard: int = 0
+    soft_messages: int = 0
+    hard_messages: int = 0
     waiting: int = 0
     notifications: Counter[str] = field(default_factory=Counter)
 
     def add(self, life: Life) -> None:
         """Count a life."""
+        if life.sender:
+            self.soft_messages += any(each.deferrals for each in life.recipients)
+            self.hard_messages += any(each.end == "bounced" for each in life.recipients)
         for each in life.recipients:
             if life.sender == "":
                 if each.end:
@@ -249,6 +254,8 @@ def test_the_counts_match_the_scripts(mta: str, scripts: list[Life], seed: int) 
 
     assert by(1, counters.recipients.values) == dict(truth.recipients)
     assert by(1, counters.bounces.values) == +Counter({"soft": truth.soft, "hard": truth.hard})
+    messages = Counter({"soft": truth.soft_messages, "hard": truth.hard_messages})
+    assert by(1, counters.bounced_messages.values) == +messages
     assert by(1, counters.notifications.values) == dict(+truth.notifications)
     assert ledger.memory.waiting.total() == truth.waiting
     assert {mta: sum(each.counts) for (_, mta), each in counters.delays.items()} == dict(truth.recipients)

@@ -21,13 +21,37 @@ from tests.servers.exim import Exim
 from tests.servers.exporter import Exporter
 from tests.servers.net import wait_until
 from tests.servers.postfix import Postfix
-from tests.servers.smtp import FateServer, Filter, Truth
+from tests.servers.smtp import DROP, FateServer, Filter, Truth
 
 Json = dict[str, Any]
 Message = tuple[str, list[str]]
 """Sender and recipients."""
 
 SENDER = "sender@src.test"
+
+
+Classes = Counter[tuple[str, str]]
+"""Messages by kind and class."""
+
+
+def bounced_messages(messages: Iterable[list[str]], truth: Truth, held: Iterable[str], drop: str) -> Classes:
+    """How many messages a recipient bounced of, by kind and class: each message once.
+
+    Args:
+        messages: The recipients of each message.
+        truth: The answers of the last server.
+        held: Recipients that a filter deferred before, with its code 4.3.0.
+        drop: The class of a connection that breaks off, which has no reply.
+    """
+    bounces = {recipient: [("soft", "4.3")] for recipient in held}
+    for answer in truth.answers:
+        found = bounces.setdefault(answer.recipient, [])
+        code_class = drop if answer.reply == DROP else answer.code.rpartition(".")[0]
+        if answer.outcome == "bounced":
+            found.append(("hard", code_class))
+        elif answer.outcome == "deferred" and not found:
+            found.append(("soft", code_class))
+    return Classes(each for names in messages for each in {each for name in names for each in bounces.get(name, ())})
 
 
 @dataclass
@@ -95,8 +119,11 @@ class Page:
         return dict(found)
 
 
-def check(page: Page, report: Json, truth: Expected) -> None:
-    """Every number that speaks of recipients."""
+def check(page: Page, report: Json, truth: Expected, messages: Classes) -> None:
+    """Every number that speaks of recipients, and of the messages that they belong to."""
+    series = [each for each in page.series if each[0] == "mail_bounced_messages_total" and each[2]]
+    assert {(labels["kind"], labels["class"]): value for _, labels, value in series} == messages
+    assert {(row["kind"], row["class"]): row["messages"] for row in report["classes"]} == messages
     ended = {name: number for name, number in truth.ended.items() if number}
     assert page.by("mail_recipients_total", "outcome") == ended
     assert page.by("mail_delivery_delay_seconds_count", "outcome") == ended
@@ -183,7 +210,11 @@ def test_postfix_and_four_thousand_messages(server_dir: Path, report: Callable[.
     answered["delivered"] += filter_.handler.handed_on + len(pairs)  # each fork is forwarded once
     answered["deferred"] += len(filter_.handler.held)
     assert {name: attempts.get(name, 0) for name in answered} == answered
-    check(page, report(postfix.log), truth)
+    groups = [recipients for sender, recipients in [*messages, *filtered, *lasting] if sender]
+    groups += [[f"{fate}-v{n}@dest.test" for fate in ("ok", "unknown")] for n in pairs]
+    groups += [[f"{fate}-f{n}@dest.test" for fate in ("ok", "unknown", "grey")] for n in pairs]
+    bounced = bounced_messages(groups, server.truth, filter_.handler.held, drop="4.4")
+    check(page, report(postfix.log), truth, bounced)
 
 
 @pytest.mark.needs("exim")
@@ -215,4 +246,8 @@ def test_exim_and_fifteen_hundred_messages(server_dir: Path, report: Callable[..
             page = Page(exporter.page())
     assert filter_.handler.handed_on == 170
     assert truth.expired >= 50 + 45
-    check(page, report(exim.log), truth)
+    groups = [recipients for sender, recipients in messages if sender]
+    groups += [[f"{fate}-v{n}@dest.test" for fate in ("ok", "unknown", "grey")] for n in pairs]
+    bounced = bounced_messages(groups, server.truth, filter_.handler.held, drop="4.0")
+    bounced["soft", "4.0"] += 40  # to mailboxes that were closed at first
+    check(page, report(exim.log), truth, bounced)

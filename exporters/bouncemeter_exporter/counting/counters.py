@@ -130,6 +130,7 @@ class Counters:
     Attributes:
         bounces: mta, kind, class, code, reason, provider: recipients.
         bounces_by_class: mta, kind, class: the same.
+        bounced_messages: mta, kind, class: messages with such a recipient, each once a kind and class.
         recipients: mta, outcome, provider: each recipient once, at its end.
         attempts: mta, outcome, class, code: every attempt.
         rejections: mta, kind, class, code, reason, stage: mail that our own server refused.
@@ -142,6 +143,7 @@ class Counters:
     def __init__(self) -> None:
         self.bounces = Counter("mta", "kind", "class", "code", "reason", "provider")
         self.bounces_by_class = Counter("mta", "kind", "class")
+        self.bounced_messages = Counter("mta", "kind", "class")
         self.recipients = Counter("mta", "outcome", "provider")
         self.attempts = Counter("mta", "outcome", "class", "code")
         self.rejections = Counter("mta", "kind", "class", "code", "reason", "stage")
@@ -187,6 +189,7 @@ class Counters:
         """Start every class of a mail server at zero: `increase()` does not see the first count of a new series."""
         for kind, code_class in CLASSES:
             self.bounces_by_class.values[mta, kind, code_class] += 0
+            self.bounced_messages.values[mta, kind, code_class] += 0
 
     def count(self, entry: Entry, facts: Sequence[Fact]) -> None:
         """Count an entry of a log and the facts that the ledger drew from it."""
@@ -221,13 +224,13 @@ class Counters:
             self.recipients.add((event.mta, fact.outcome, fact.provider), exemplar)
             if fact.delay is not None:
                 self.delays[event.mta, fact.outcome].add(fact.delay, exemplar)
-        # A deferral is soft and a refusal for good is hard, even if the reply's code is of the other class.
-        kind = {Outcome.DEFERRED: Kind.SOFT, Outcome.BOUNCED: Kind.HARD}.get(fact.outcome)
-        if kind is not None:
+        if (kind := fact.bounce) is not None:
             code_class, code = label(event.code)
             reason = reason_of(event) or "other"
             self.bounces.add((event.mta, kind, code_class, code, reason, fact.provider), exemplar)
             self.bounces_by_class.add((event.mta, kind, code_class), exemplar)
+            if fact.first:
+                self.bounced_messages.add((event.mta, kind, code_class), exemplar)
 
     def count_ordinary(self, mail: OrdinaryMail) -> None:
         """Count ordinary mail."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from bouncemeter.event import Entry, Event, Outcome
+from bouncemeter.event import Entry, Event, Kind, Outcome
 
 from bouncemeter_exporter.counting.ordinary import OrdinaryMail
 
@@ -33,6 +33,7 @@ class Fact(NamedTuple):
         outcome: `deferred` for a soft bounce, else how the recipient ended.
         provider: Who accepted or refused it.
         delay: Seconds from acceptance to the end, if known.
+        first: Whether no recipient of the same message bounced before with the same kind and class.
     """
 
     kind: FactKind
@@ -40,6 +41,16 @@ class Fact(NamedTuple):
     outcome: Outcome
     provider: str
     delay: float | None = None
+    first: bool = False
+
+    @property
+    def bounce(self) -> Kind | None:
+        """The kind of bounce; None if it is none. A deferral is soft and a refusal for good is hard, even if the
+        reply's code is of the other class."""
+        return None if self.kind is FactKind.NOTIFICATION else BOUNCES.get(self.outcome)
+
+
+BOUNCES = {Outcome.DEFERRED: Kind.SOFT, Outcome.BOUNCED: Kind.HARD}
 
 
 class Counts(Protocol):

@@ -12,13 +12,13 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from bouncemeter.blocks import Block, Rows
-from bouncemeter.event import NOWHERE, Entry, Event, Outcome, Step, StepKind
+from bouncemeter.event import NOWHERE, Entry, Event, Kind, Outcome, Step, StepKind
 from bouncemeter.knowledge.providers import OTHER, provider_of
 from bouncemeter.stamps import Clock
 
 from bouncemeter_exporter.counting.facts import Counts, Fact, FactKind
 from bouncemeter_exporter.counting.memory import LATE, MAX_AGE, MAX_ENDED, MAX_MESSAGES, Memory, Queue
-from bouncemeter_exporter.counting.message import Message, Recipient, pack
+from bouncemeter_exporter.counting.message import Message, Recipient, bounce_bit, pack
 from bouncemeter_exporter.counting.ordinary import (
     OrdinaryMail,
     file_or_pipe,
@@ -31,6 +31,9 @@ __all__ = ["UNORDERED", "Ledger", "count_ordinary"]
 
 UNORDERED = 10.0
 """Seconds by which lines may be out of order: an arrival this late does not begin another message."""
+
+MAX_FILTERS = 8
+"""Filters that a message may pass, each of which gives it another queue ID."""
 
 
 class Ledger:
@@ -169,7 +172,7 @@ class Ledger:
         if step.sender is not None:
             message.queued, message.notification = True, step.sender == ""
         if step.related and (origin := queue.peek(step.related)) is not None:
-            message.soft_before = _soft_recipients(origin)
+            message.soft_before, message.bounced = _soft_recipients(origin), message.bounced | origin.bounced
         return message
 
     def _notified(self, step: Step, queue: Queue, queue_id: str) -> None:
@@ -185,9 +188,11 @@ class Ledger:
         if event.sender is not None:
             message.queued, message.notification = True, message.notification or event.sender == ""
         facts = self._recipient(event, queue, message, queue_id)
-        self.memory.keep(queue, queue_id, message)
         if message.notification:
-            return [fact._replace(kind=FactKind.NOTIFICATION) for fact in facts]
+            facts = [fact._replace(kind=FactKind.NOTIFICATION) for fact in facts]
+        elif facts and event.outcome is not Outcome.DELIVERED:
+            facts = [self._marked(fact, queue, message) for fact in facts]
+        self.memory.keep(queue, queue_id, message)
         return facts
 
     def _recipient(self, event: Event, queue: Queue, message: Message, queue_id: str) -> list[Fact]:
@@ -245,6 +250,29 @@ class Ledger:
             facts = [self._end(event, message, Recipient(provider=OTHER))]
         return facts
 
+    def _marked(self, fact: Fact, queue: Queue, message: Message) -> Fact:
+        """A fact, marked if it is the first bounce of its message with its kind and class. A message that a filter
+        handed back, perhaps in parts, is still the same message."""
+        if fact.bounce is None:
+            return fact
+        bit, before, origin = bounce_bit(fact.bounce, fact.event.code), message.bounced, message.origin
+        message.bounced |= bit
+        for _ in range(MAX_FILTERS):
+            if origin is None or (earlier := queue.peek(origin)) is None:
+                break
+            before |= earlier.bounced
+            if not earlier.bounced & bit:
+                earlier.bounced |= bit
+                self._keep_change(queue, origin, earlier)
+            origin = earlier.origin
+        return fact._replace(first=not before & bit)
+
+    def _keep_change(self, queue: Queue, queue_id: str, message: Message) -> None:
+        """Keep a change of a message that was not taken out."""
+        if isinstance(queue.waiting.get(queue_id), bytes):
+            queue.waiting[queue_id] = pack(message)
+        self.memory.note_change(queue, queue_id)
+
     def _handed_on(self, event: Event, queue: Queue, message: Message, queue_id: str) -> bool:
         """Whether a delivery was to a filter or to our own server, which now has the message under another queue ID, or
         discarded it. The next server's reply alone proves nothing: see `_came_back`."""
@@ -261,18 +289,20 @@ class Ledger:
             return False
         # A recipient deferred before the hand-off is not soft again after it; and no other message may claim this one.
         successor.origin, successor.soft_before = queue_id, successor.soft_before | _soft_recipients(message)
-        if isinstance(queue.waiting.get(event.passed_to), bytes):
-            queue.waiting[event.passed_to] = pack(successor)
-        self.memory.note_change(queue, event.passed_to)
+        message.bounced = successor.bounced = message.bounced | successor.bounced
+        self._keep_change(queue, event.passed_to, successor)
         return True
 
 
 def count_ordinary(mail: OrdinaryMail, counts: Counts) -> None:
     """Count ordinary messages: each of their recipients ended."""
     counts.count_ordinary(mail)
+    counted = set()
     for event in mail.refusals:
-        provider = provider_of(event.relay, event.recipient)
-        counts.count(event, [Fact(FactKind.ENDED, event, event.outcome, provider, mail.delay(event))])
+        provider, first = provider_of(event.relay, event.recipient), (event.queue_id, bounce_bit(Kind.HARD, event.code))
+        delay, is_first = mail.delay(event), first not in counted
+        counts.count(event, [Fact(FactKind.ENDED, event, event.outcome, provider, delay, is_first)])
+        counted.add(first)
 
 
 def _key(event: Event, message: Message) -> str:

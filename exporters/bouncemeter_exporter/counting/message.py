@@ -10,10 +10,12 @@ import marshal
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 
-from bouncemeter.event import EnhancedCode
+from bouncemeter.event import EnhancedCode, Kind
+from bouncemeter.knowledge.codes import label
 
-__all__ = ["Message", "Recipient", "pack", "place", "seen", "unpack"]
+__all__ = ["Message", "Recipient", "bounce_bit", "pack", "place", "seen", "unpack"]
 
 
 @dataclass(slots=True)
@@ -56,6 +58,7 @@ class Message:
         peer: The address of the client that handed it over.
         origin: The queue ID that it had before, if the log says so.
         soft_before: Recipients that were counted as soft bounces under an earlier queue ID.
+        bounced: The kinds and classes with which a recipient bounced: a `bounce_bit` each.
         recipients: The recipients that a line named, by `recipient_key`.
     """
 
@@ -70,6 +73,7 @@ class Message:
     peer: str | None = None
     origin: str | None = None
     soft_before: frozenset[str] = frozenset()
+    bounced: int = 0
     recipients: dict[str, Recipient] = field(default_factory=dict)
 
     @property
@@ -85,13 +89,24 @@ class Message:
         return ((key, each) for key, each in self.recipients.items() if each.waits)
 
 
+_BITS = {
+    (kind, f"{digit}.{subject}"): 1 << place
+    for place, (kind, digit, subject) in enumerate(product(Kind, "45", "01234567x"))
+}
+
+
+def bounce_bit(kind: Kind, code: EnhancedCode) -> int:
+    """A bit for a bounce's kind and class; 0 for a code that is of no failure."""
+    return _BITS.get((kind, label(code)[0]), 0)
+
+
 _TIMES = struct.Struct("<dd")
 _FLAGS = ("arrived", "queued", "notification", "removed", "expired", "unnamed")
 
 
 def pack(message: Message) -> bytes:
     """Pack a message as bytes."""
-    flags = sum(getattr(message, name) << bit for bit, name in enumerate(_FLAGS))
+    flags = sum(getattr(message, name) << bit for bit, name in enumerate(_FLAGS)) | message.bounced << len(_FLAGS)
     recipients = tuple(
         (key, each.since, tuple(each.code) if each.code else None, each.provider, each.ended + each.passed_on)
         for key, each in message.recipients.items()
@@ -118,6 +133,7 @@ def unpack(packed: bytes) -> Message:
     fields = marshal.loads(memoryview(packed)[_TIMES.size :])  # noqa: S302 - our own bytes
     begun, flags, peer, origin, soft_before, recipients = fields
     message = Message(begun, seen(packed), peer=peer, origin=origin, soft_before=frozenset(soft_before))
+    message.bounced = flags >> len(_FLAGS)
     for bit, name in enumerate(_FLAGS):
         setattr(message, name, bool(flags >> bit & 1))
     for key, since, code, provider, ended in recipients:

@@ -16,10 +16,10 @@ from operator import itemgetter
 from typing import TypeGuard, TypeVar
 
 from bouncemeter.blocks import Columns, Row, Rows
-from bouncemeter.event import NOWHERE, Entry, Event, Outcome, StepKind
+from bouncemeter.event import NOWHERE, Entry, Event, Kind, Outcome, StepKind
 from bouncemeter.knowledge.providers import provider_of
 
-from bouncemeter_exporter.counting.message import Message, Recipient
+from bouncemeter_exporter.counting.message import Message, Recipient, bounce_bit
 
 __all__ = ["OrdinaryMail", "file_or_pipe", "find_ordinary", "internal_address", "recipient_key"]
 
@@ -67,6 +67,7 @@ class OrdinaryMail:
             if (message := kept.get(event.queue_id or "")) is not None:
                 key = recipient_key(event.recipient or "", event.original_recipient or "", file_or_pipe(event))
                 message.recipients[key] = Recipient(ended=True)
+                message.bounced |= bounce_bit(Kind.HARD, event.code)
         yield from kept.items()
 
     @property

@@ -50,6 +50,7 @@ class Report:
         self.rejections = 0
         self.notifications = 0
         self._codes: dict[str, CodeRow] = {}
+        self._classes: dict[tuple[str, str], Counter[str]] = {}
         self._providers: dict[str, Counter[str]] = {}
         self._reasons: dict[tuple[str, str], Counter[str]] = {}
         self._first: float | None = None
@@ -95,6 +96,8 @@ class Report:
             mine.recipients += row.recipients
             mine.attempts += row.attempts
             mine.reasons += row.reasons
+        for name_of_class, counts in other._classes.items():
+            self._classes.setdefault(name_of_class, Counter()).update(counts)
         for provider, counts in other._providers.items():
             self._providers.setdefault(provider, Counter()).update(counts)
         for reason, counts in other._reasons.items():
@@ -114,9 +117,11 @@ class Report:
             return
         if fact.kind is FactKind.ENDED:
             self.recipients[fact.outcome] += 1
-        kind = {Outcome.DEFERRED: Kind.SOFT, Outcome.BOUNCED: Kind.HARD}.get(fact.outcome)
-        if kind is not None:
+        if (kind := fact.bounce) is not None:
             self.bounces[kind] += 1
+            by_class = self._classes.setdefault((kind, label(fact.event.code)[0]), Counter())
+            by_class["recipients"] += 1
+            by_class["messages"] += fact.first
             row = self._row(fact.event.code)
             row.recipients += 1
             reason = reason_of(fact.event) or "other"
@@ -148,6 +153,14 @@ class Report:
             }
             for name, row in rows
         ]
+
+    def classes(self) -> list[Row]:
+        """Classes by number of recipients, most first, each with the number of messages that these belong to."""
+        rows = [
+            {"class": code_class, "kind": kind, "recipients": row["recipients"], "messages": row["messages"]}
+            for (kind, code_class), row in self._classes.items()
+        ]
+        return sorted(rows, key=lambda row: (-row["recipients"], row["class"], row["kind"]))
 
     def providers(self) -> list[Row]:
         """Providers by number of recipients, most first."""
@@ -182,6 +195,7 @@ class Report:
             "bounces": {name: self.bounces[name] for name in ("soft", "hard")},
             "rejections": self.rejections,
             "notifications": self.notifications,
+            "classes": self.classes(),
             "codes": self.codes(),
             "reasons": self.reasons(),
             "providers": self.providers(),

@@ -27,6 +27,8 @@ _COUNTERS = {
     "bounces": "Recipients that bounced: soft at the first deferral, hard when refused for good.",
     "bounces_by_class": "Recipients that bounced, by class of the enhanced status code (RFC 3463); every class exists"
     " from the start.",
+    "bounced_messages": "Messages of which a recipient bounced, each once a kind and class; every class exists from the"
+    " start.",
     "recipients": "Recipients by what became of them, each of each message once, at its end.",
     "attempts": "Delivery attempts as the log has them.",
     "rejections": "Mail that our own server refused, by stage of the SMTP dialogue.",
