@@ -125,10 +125,19 @@ class ProtocolRows:
         elif event == "-":
             del self._sessions[name]
             if not self.receiving:
-                for recipient in session.accepted:
-                    yield from self._outcome(
-                        session, row, Outcome.DEFERRED, recipient, "disconnected before the reply to the data"
-                    )
+                yield from self._disconnected(session, row)
+
+    def _disconnected(self, session: _Session, row: dict[str, str]) -> Iterator[Event]:
+        """The outcomes of recipients that wait for an answer as the connection ends."""
+        text = session.refused_mail or "disconnected before the reply to the recipient"
+        outcome = _FAILURES.get((session.refused_mail or "4")[0], Outcome.DEFERRED)
+        for verb, recipient in session.commands:
+            if verb == "RCPT":
+                yield from self._outcome(session, row, outcome, recipient, text)
+        for recipient in session.accepted:
+            yield from self._outcome(
+                session, row, Outcome.DEFERRED, recipient, "disconnected before the reply to the data"
+            )
 
     @staticmethod
     def _note_record(session: _Session, row: dict[str, str], data: str) -> None:

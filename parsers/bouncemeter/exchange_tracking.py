@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import pyparsing as pp
 
@@ -36,7 +37,7 @@ MTA = "exchange"
 _DATA = table("exchange")
 OUTCOMES = {event: Outcome(outcome) for event, outcome in _DATA["outcomes"].items()}
 STEPS = {event: StepKind(step) for event, step in _DATA["steps"].items()}
-EVENTS = OUTCOMES.keys() | STEPS.keys()
+EVENTS = OUTCOMES.keys() | STEPS.keys() | {"RESUBMIT"}
 """The events that say something about a message or a recipient."""
 EXPIRY_CODES = frozenset(_DATA["expiry"]["codes"])
 EXPIRY_WORDS = tuple(_DATA["expiry"]["words"])
@@ -54,6 +55,9 @@ LOGIN_WORDS = tuple(_DATA["logins"]["words"])
 
 MAX_ARRIVED = 10_000
 """Arrivals that are remembered, to tell a refusal at the door from one of mail that was let in."""
+
+MAX_RESUBMITTED = 1_000
+"""Messages that are remembered because they go on under another ID."""
 
 MAX_NAME = 200
 """Characters of a Message-ID, which the sender chooses, that are part of a message's identity."""
@@ -95,9 +99,10 @@ class _About:
         time: In seconds since 1970 UTC.
         queue_id, identity, sender: As in `bouncemeter.event.Event`.
         receiving: Whether its connector takes mail in.
+        nameless: Whether it has neither a connector nor an ID, though it could have one.
     """
 
-    __slots__ = ("event", "identity", "queue_id", "receiving", "sender", "source", "time")
+    __slots__ = ("event", "identity", "nameless", "queue_id", "receiving", "sender", "source", "time")
 
     def __init__(self, row: dict[str, str], event: str, time: float | None) -> None:
         self.event, self.source, self.time = event, row.get("source", "").upper(), time
@@ -105,11 +110,12 @@ class _About:
         self.sender = _sender(row)
         connector = row.get("connector-id", "")
         self.receiving = "\\" in connector or connector.lower().startswith(RECEIVE_PREFIXES)
+        self.nameless = not connector and self.queue_id is None and "internal-message-id" in row
 
     @property
     def at_the_door(self) -> bool:
         """Whether a failure can be a refusal of incoming mail. Mail without an ID was never let in."""
-        return self.source in ("SMTP", "AGENT") and (self.receiving or self.queue_id is None)
+        return self.source in ("SMTP", "AGENT") and (self.receiving or self.nameless)
 
 
 class TrackingRows:
@@ -128,16 +134,18 @@ class TrackingRows:
         self._host: str | None = None
         self._sends_external = False
         self._arrived: OrderedDict[str | None, None] = OrderedDict()
+        self._resubmitted: OrderedDict[str, str] = OrderedDict()
 
-    def memory(self) -> list[str | bool | None]:
+    def memory(self) -> list[Any]:
         """What it must remember after a restart; of arrivals that was only to be a moment."""
-        return [self.version, self._host, self._sends_external]
+        return [self.version, self._host, self._sends_external, list(self._resubmitted.items())]
 
-    def recall(self, memory: list[str | bool | None]) -> None:
+    def recall(self, memory: list[Any]) -> None:
         """Continue from what `memory` returned."""
-        version, host, sends_external = memory
+        version, host, sends_external, *resubmitted = memory
         self.version, self._host = str(version), None if host is None else str(host)
         self._sends_external = bool(sends_external)
+        self._resubmitted = OrderedDict((str(new), str(old)) for new, old in (resubmitted or [[]])[0])
 
     def entries(self, row: dict[str, str]) -> Iterator[Entry]:
         """The entries of a row.
@@ -151,10 +159,25 @@ class TrackingRows:
         about = _About(row, event, self._stamps.seconds(row.get("date-time")))
         if about.sender and is_probe(about.sender):
             return iter(())
+        if event == "RESUBMIT":
+            self._note_resubmission(row, about)
+            return iter(())
+        about.identity = self._resubmitted.get(about.identity or "", about.identity)
         if event == "FAIL" and about.at_the_door and about.identity not in self._arrived:
             return self._refusals(row, about)
         self._host = self._writer(row, about) or self._host
         return self._meaning(row, about)
+
+    def _note_resubmission(self, row: dict[str, str], about: _About) -> None:
+        """Note that a message goes on under another ID. The network message ID of 2013 and later stays the same."""
+        before = row.get("reference", "").partition(";")[0]
+        if not before or row.get("network-message-id") or about.identity is None:
+            return
+        old = _names({**row, "internal-message-id": before})[1]
+        if old is not None:
+            self._resubmitted[about.identity] = self._resubmitted.get(old, old)
+            if len(self._resubmitted) > MAX_RESUBMITTED:
+                self._resubmitted.popitem(last=False)
 
     def _meaning(self, row: dict[str, str], about: _About) -> Iterator[Entry]:
         """The entries of a row about a message of ours."""
@@ -270,9 +293,10 @@ class TrackingRows:
         elif about.event == "EXPAND":
             members = {each.lower() for each in here}
             here = [each for each in related if each.lower() not in members]
-        elif about.event == "TRANSFER" and row.get("reference"):
+        elif about.event == "TRANSFER" and (before := row.get("reference", "").partition(";")[0]):
             # The copy's recipients leave the message that it was made from.
-            about = _About({**row, "internal-message-id": row["reference"]}, about.event, about.time)
+            about = _About({**row, "internal-message-id": before}, about.event, about.time)
+            about.identity = self._resubmitted.get(about.identity or "", about.identity)
         for recipient in here:
             yield self._step(about, what, recipient)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from bouncemeter.event import Event, Outcome, Stage
-from bouncemeter.plugin import UnparsedLineError, parser
+from bouncemeter.plugin import Remembering, UnparsedLineError, parser
 from bouncemeter_exporter.counting.counters import Counters
 from bouncemeter_exporter.counting.ledger import Ledger
 
@@ -231,6 +231,28 @@ def test_before_2013_recipients_moved_to_a_copy_no_longer_wait() -> None:
     assert story.row("SEND", "a@a.test", id="602", **EXT).ends == {"soft": 1, "delivered": 1}
 
 
+def test_before_2013_a_message_that_is_resubmitted_is_the_same_message() -> None:
+    story = (
+        Story("14.03.0123.003").row("RECEIVE", "a@a.test;b@a.test").row("DEFER", "a@a.test", status="450 4.2.1 later")
+    )
+    story.row("DELIVER", "b@a.test", "STOREDRIVER", **DELIVERED)
+    story.row("RESUBMIT", "a@a.test;b@a.test", "REDUNDANCY", id="602", reference="601")
+    again = Story("14.03.0123.003")
+    assert isinstance(story.read, Remembering)
+    assert isinstance(again.read, Remembering)
+    again.read.recall(story.read.memory())
+    story.read = again.read
+    story.row("DEFER", "a@a.test", id="602", status="450 4.2.1 later")
+    story.row("DELIVER", "b@a.test", "STOREDRIVER", id="602", **DELIVERED)
+    assert story.ends == {"soft": 1, "delivered": 1, "waiting": 1}
+    story.row("RESUBMIT", "a@a.test", "REDUNDANCY", id="603", reference="602;999")
+    assert story.row("FAIL", "a@a.test", id="603", status="550 5.1.1 no").ends == {
+        "soft": 1,
+        "delivered": 1,
+        "bounced": 1,
+    }
+
+
 def test_a_message_from_the_safety_net_is_not_delivered_twice() -> None:
     story = Story().row("RECEIVE", "a@a.test").row("DELIVER", "a@a.test", "STOREDRIVER", **DELIVERED)
     story.row("RESUBMIT", "a@a.test", "SAFETYNET", id="999", reference="601")
@@ -265,6 +287,18 @@ def test_mail_that_our_agent_did_not_let_in_is_rejected(source: str, known: str)
     (event,) = story.events
     assert (event.outcome, event.stage, str(event.code)) == (Outcome.REJECTED, Stage.DATA, "5.7.1")
     assert (event.host, event.relay) == ("EX01", "mail.spam.test[192.0.2.66]")
+
+
+def test_a_failure_without_an_id_at_a_send_connector_is_a_bounce() -> None:
+    story = Story().row("FAIL", "a@dest.test", id="", net="", connector="To Internet", status="550 5.1.1 no")
+    story.columns = [name for name in NEW if name not in ("internal-message-id", "network-message-id", "connector-id")]
+    story.line(f"#Fields: {','.join(story.columns)}").row("FAIL", "b@dest.test", status="550 5.1.1 no")
+    assert story.ends == {"bounced": 2}
+
+
+def test_mail_that_an_agent_deleted_ends_without_an_outcome() -> None:
+    status = "[{LRT=};{LED=550 4.3.2 QUEUE.TransportAgent; message deleted by transport agent};{FQDN=};{IP=}]"
+    assert Story().row("RECEIVE", "a@a.test").row("FAIL", "a@a.test", "AGENT", status=status).ends == {}
 
 
 def test_a_failure_of_mail_without_an_id_was_never_let_in() -> None:

@@ -51,6 +51,23 @@ def test_a_line_that_looks_like_the_last_one_does_not_shift_the_answers(first: s
     ]
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (("< 421 4.7.0 too many connections",), [(HOLD, "b@dest.test", "4.7.0")]),
+        (("< 421 4.7.0 too many connections", "> QUIT"), [(HOLD, "b@dest.test", "4.7.0")]),
+        (("< 550 5.7.1 blocked",), [(FAIL, "b@dest.test", "5.7.1")]),
+        (("< 250 2.1.0 Ok",), [(HOLD, "b@dest.test", "4.0.0")]),
+        ((), [(HOLD, "b@dest.test", "4.0.0")]),
+    ],
+)
+def test_recipients_without_an_answer_share_that_of_the_connection(
+    answer: tuple[str, ...], expected: list[tuple[Outcome, str, str]]
+) -> None:
+    events = dialogue(*MAIL, *HELLO, START, "> RCPT TO:<b@dest.test>", *answer, "- ")
+    assert answers(events) == expected
+
+
 def test_a_reply_whose_lines_are_all_in_one_row_is_whole() -> None:
     hello = ("< 250-mx.dest.test Hello 250-PIPELINING 250 HELP",)
     refused = "< 550-5.1.1 The account does not exist. 550-5.1.1 Check the spelling. 550 5.1.1 https://dest.test/"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from bouncemeter.event import EnhancedCode, Entry, Event, Kind, Outcome
+from bouncemeter.event import EnhancedCode, Entry, Event, Outcome
 from bouncemeter.knowledge.codes import explain, label
 from bouncemeter.knowledge.reasons import reason_of
 
