@@ -19,6 +19,8 @@ SENT = (
 )
 BY_CLASS = 'mail_bounces_by_class_total{{class="{0}",kind="{1}",mta="postfix"}}'
 
+BACKLOG = BY_CLASS.replace("mail_bounces_by_class", "bouncemeter_backlog_bounces")
+
 
 def line(n: int, dsn: str, status: str) -> str:
     return SENT.format(n=n, dsn=dsn, status=status)
@@ -30,6 +32,7 @@ def test_every_page_answers() -> None:
         assert exporter.status("/nowhere") == 404
         assert 'href="/metrics"' in exporter.page("/")
         assert exporter.value(BY_CLASS.format("5.1", "hard")) == 3
+        assert exporter.value(BACKLOG.format("5.1", "hard")) == 3
         assert "queue_id" not in exporter.page()
         open_metrics = exporter.page(accept=OPEN_METRICS)
         assert open_metrics.endswith("# EOF\n")
@@ -60,6 +63,7 @@ def test_only_lines_written_after_the_start_are_counted(tmp_path: Path) -> None:
         with log.open("a") as writer:
             writer.write(line(3, "4.2.2", "deferred")[80:])
         exporter.wait_for_value(BY_CLASS.format("4.2", "soft"), 1)
+        assert exporter.value(BACKLOG.format("4.2", "soft")) == 0
         assert exporter.value(BY_CLASS.format("5.1", "hard")) == 0
         name = f'{{source="{log}"}}'
         assert exporter.value(f"bouncemeter_source_offset_bytes{name}") == log.stat().st_size

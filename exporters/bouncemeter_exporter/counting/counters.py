@@ -131,6 +131,7 @@ class Counters:
         bounces: mta, kind, class, code, reason, provider: recipients.
         bounces_by_class: mta, kind, class: the same.
         bounced_messages: mta, kind, class: messages with such a recipient, each once a kind and class.
+        backlog_bounces: mta, kind, class: of the bounces, those read while `catching_up`.
         recipients: mta, outcome, provider: each recipient once, at its end.
         attempts: mta, outcome, class, code: every attempt.
         rejections: mta, kind, class, code, reason, stage: mail that our own server refused.
@@ -138,12 +139,14 @@ class Counters:
         blocklist_hits: mta, blocklist, provider: replies that name a blocklist.
         delays: mta, outcome: seconds from acceptance to the end.
         last_event: mta: the time of the latest outcome.
+        catching_up: Whether the lines that are read were there before reading began: what they say is not new.
     """
 
     def __init__(self) -> None:
         self.bounces = Counter("mta", "kind", "class", "code", "reason", "provider")
         self.bounces_by_class = Counter("mta", "kind", "class")
         self.bounced_messages = Counter("mta", "kind", "class")
+        self.backlog_bounces = Counter("mta", "kind", "class")
         self.recipients = Counter("mta", "outcome", "provider")
         self.attempts = Counter("mta", "outcome", "class", "code")
         self.rejections = Counter("mta", "kind", "class", "code", "reason", "stage")
@@ -151,6 +154,7 @@ class Counters:
         self.blocklist_hits = Counter("mta", "blocklist", "provider")
         self.delays: defaultdict[Labels, Delays] = defaultdict(Delays)
         self.last_event: dict[str, float] = {}
+        self.catching_up = False
 
     def counters(self) -> dict[str, Counter]:
         """The counters by the names of their attributes."""
@@ -188,8 +192,8 @@ class Counters:
     def announce(self, mta: str) -> None:
         """Start every class of a mail server at zero: `increase()` does not see the first count of a new series."""
         for kind, code_class in CLASSES:
-            self.bounces_by_class.values[mta, kind, code_class] += 0
-            self.bounced_messages.values[mta, kind, code_class] += 0
+            for counter in (self.bounces_by_class, self.bounced_messages, self.backlog_bounces):
+                counter.values[mta, kind, code_class] += 0
 
     def count(self, entry: Entry, facts: Sequence[Fact]) -> None:
         """Count an entry of a log and the facts that the ledger drew from it."""
@@ -229,6 +233,8 @@ class Counters:
             reason = reason_of(event) or "other"
             self.bounces.add((event.mta, kind, code_class, code, reason, fact.provider), exemplar)
             self.bounces_by_class.add((event.mta, kind, code_class), exemplar)
+            if self.catching_up:
+                self.backlog_bounces.add((event.mta, kind, code_class), None)
             if fact.first:
                 self.bounced_messages.add((event.mta, kind, code_class), exemplar)
 

@@ -63,6 +63,7 @@ class Exporter:
         self._state = State(config.state) if config.state else None
         self._state_writable = True
         self._counters = Counters()
+        self._counters.catching_up = True
         self._ledger = Ledger(config.max_age, config.max_messages, recording=self._state is not None)
         self._dropped_before: dict[str, int] = {}
         self._lines_before: dict[str, LineCounts] = {}
@@ -135,6 +136,7 @@ class Exporter:
             if not busy:
                 if not self._caught_up.is_set():
                     self._caught_up.set()
+                    self._counters.catching_up = False
                     self._say(self._summary())
                 self._wait()
         if uncommitted and self._state_writable:

@@ -29,13 +29,15 @@ _COUNTERS = {
     " from the start.",
     "bounced_messages": "Messages of which a recipient bounced, each once a kind and class; every class exists from the"
     " start.",
+    "backlog_bounces": "Recipients that bounced, of lines that were there before the exporter began to read: history,"
+    " not news.",
     "recipients": "Recipients by what became of them, each of each message once, at its end.",
     "attempts": "Delivery attempts as the log has them.",
     "rejections": "Mail that our own server refused, by stage of the SMTP dialogue.",
     "notifications": "Recipients of mail with the empty sender (bounce messages), each once, at its end.",
     "blocklist_hits": "Replies of other servers that name a blocklist, at every attempt.",
 }
-_NAMES = {"attempts": "mail_delivery_attempts"}
+_NAMES = {"attempts": "mail_delivery_attempts", "backlog_bounces": "bouncemeter_backlog_bounces"}
 
 
 @dataclass(frozen=True, slots=True)
