@@ -2,154 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import random
 import subprocess
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from bouncemeter_exporter.counting.counters import CLASSES
 from bouncemeter_exporter.grafana.rules import as_prometheus, rules, thresholds
 
 from tests.conftest import GRAFANA, ROOT
+from tests.grafana.simulated import DAY, MTA, OURS, Server, by_day, run_promtool
 
 pytestmark = pytest.mark.needs("prometheus")
 
-DAY = 1440
-OURS = 'job="bouncemeter",instance="mx1:19525"'
-MTA = f'{OURS},mta="postfix"'
-
-Minutes = range
-Counts = dict[str, list[float]]
-"""What happens in each minute, by series; `None` is a scrape without an answer."""
-
-
-class Server:
-    """A simulated server: what happens in each minute, and what a scrape per minute shows.
-
-    Args:
-        minutes: How long it runs.
-        hourly: Recipients per hour at noon; at night it is a twentieth.
-        refused: Shares of recipients that are refused, by class and provider.
-    """
-
-    def __init__(
-        self,
-        minutes: int,
-        hourly: float,
-        refused: dict[tuple[str, str], float] | None = None,
-        seed: int = 1,
-        *,
-        steady: bool = False,
-    ) -> None:
-        self.minutes, self._chance = minutes, random.Random(seed)
-        self.happens: dict[str, list[float]] = defaultdict(lambda: [0.0] * minutes)
-        self.gauges: dict[str, list[float]] = {
-            f'mail_deferred_recipients{{{MTA},class="4.2",code="4.2.2",provider="google"}}': [5.0] * minutes,
-            f"mail_deferred_oldest_seconds{{{MTA}}}": [400_000.0] * minutes,
-            f'bouncemeter_source_up{{{OURS},source="/var/log/mail.log"}}': [1.0] * minutes,
-            f"bouncemeter_state_writable{{{OURS}}}": [1.0] * minutes,
-            f'bouncemeter_build_info{{{OURS},version="1"}}': [1.0] * minutes,
-        }
-        for kind, name in CLASSES:
-            self.happens[by_class(name, kind)][0] = 0.0
-        self.happens[f"bouncemeter_series_dropped_total{{{OURS}}}"][0] = 0.0
-        self.silent: set[int] = set()
-        self.start = 0
-        shares = {("5.1", "google"): 0.01, ("5.1", "other"): 0.01, ("5.7", "google"): 0.002, ("5.7", "other"): 0.001}
-        for minute in range(minutes):
-            load = 1.0 if steady else 0.05 + 0.95 * max(0.0, math.sin(math.pi * ((minute % DAY) - 360) / 720))
-            rate = hourly / 60 * load
-            for provider in ("google", "other"):
-                self.add(minute, "delivered", provider, self.poisson(rate / 2))
-            for (name, provider), share in (refused or shares).items():
-                self.refuse(minute, name, provider, self.poisson(rate * share))
-
-    def poisson(self, mean: float) -> int:
-        """A random number of events in a minute, given their average."""
-        limit, number, product = math.exp(-min(mean, 500)), 0, self._chance.random()
-        while product > limit:
-            product *= self._chance.random()
-            number += 1
-        return number
-
-    def add(self, minute: int, outcome: str, provider: str, number: float) -> None:
-        if number:
-            self.happens[f'mail_recipients_total{{{MTA},outcome="{outcome}",provider="{provider}"}}'][minute] += number
-            self.happens[f'mail_delivery_attempts_total{{{MTA},outcome="{outcome}",class="2.0",code="2.0.0"}}'][
-                minute
-            ] += number
-
-    def refuse(
-        self, minute: int, name: str, provider: str, number: float, reason: str = "policy", code: str | None = None
-    ) -> None:
-        """Refuse recipients for good."""
-        if number and 0 <= minute < self.minutes:
-            self.happens[by_class(name, "hard")][minute] += number
-            labels = f'kind="hard",class="{name}",code="{code or name + ".1"}",reason="{reason}",provider="{provider}"'
-            self.happens[f"mail_bounces_total{{{MTA},{labels}}}"][minute] += number
-            self.add(minute, "bounced", provider, number)
-
-    def restart(self, minute: int, down: int, *, keeps: bool) -> None:
-        """Stop the exporter for a while. With its state, it then counts what it missed; without, it begins at zero."""
-        self.silent |= set(range(minute, minute + down))
-        for happened in self.happens.values():
-            if keeps:
-                happened[minute + down] += sum(happened[minute : minute + down])
-            else:
-                happened[minute + down] = -sum(happened[: minute + down]) + happened[minute + down]
-
-    def series(self) -> Iterable[dict[str, str]]:
-        """The series in promtool's form: a counter exists from its first count on, those by class from the start."""
-        for name, happened in self.happens.items():
-            total, values = 0.0, []
-            exists = "by_class" in name or "dropped" in name
-            for minute, number in enumerate(happened):
-                total = max(0.0, total + number)
-                exists = (exists or total > 0) and minute >= self.start
-                values.append(f"{total:g}" if exists and minute not in self.silent else "_")
-            yield {"series": name, "values": " ".join(values)}
-        for name, gauge in self.gauges.items():
-            shown = [
-                f"{value:g}" if minute not in self.silent and minute >= self.start else "_"
-                for minute, value in enumerate(gauge)
-            ]
-            yield {"series": name, "values": " ".join(shown)}
-        up = ["0" if minute in self.silent or minute < self.start else "1" for minute in range(self.minutes)]
-        yield {"series": f"up{{{OURS}}}", "values": " ".join(up)}
-
-
-def by_class(name: str, kind: str) -> str:
-    return f'mail_bounces_by_class_total{{{MTA},kind="{kind}",class="{name}"}}'
-
-
-def promtool(folder: Path, server: Server, expected: Iterable[tuple[int, str, bool]], every: int = 1) -> None:
+def promtool(folder: Path, server: Server, expected: Iterable[tuple[float, str, bool]], every: int = 1) -> None:
     """Check with promtool that alerts fire at the expected minutes, if rules are evaluated every `every` minutes."""
-    (folder / "rules.yml").write_text(as_prometheus(rules({})))
     asked = [
         {
             "expr": f'count by (alertname) (ALERTS{{alertname=~"{name}",alertstate="firing"}}) > bool 0',
-            "eval_time": f"{minute}m",
+            "eval_time": f"{round(minute * 60)}s",
             "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1}] if fires else [],
         }
         for minute, name, fires in expected
     ]
-    test = {"interval": "1m", "input_series": list(server.series()), "promql_expr_test": asked}
-    (folder / "test.yml").write_text(
-        json.dumps({"rule_files": ["rules.yml"], "evaluation_interval": f"{every}m", "tests": [test]})
-    )
-    done = subprocess.run(
-        ["promtool", "test", "rules", folder / "test.yml"], capture_output=True, text=True, check=False, timeout=300
-    )
+    done = run_promtool(folder, server, asked, f"{every}m")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 def never(server: Server, name: str = ".+", start: int = 0) -> list[tuple[int, str, bool]]:
-    return [(minute, name, False) for minute in range(start, server.minutes, 13)]
+    return [(minute, name, False) for minute in range(start, server.steps, 13)]
 
 
 def test_the_committed_rules_are_current() -> None:
@@ -199,8 +80,8 @@ def test_a_flood_from_a_provider_that_never_refused_before_fires(tmp_path: Path)
 
 def test_one_message_to_many_recipients_is_not_a_flood(tmp_path: Path) -> None:
     server = Server(DAY + 400, 60)
-    server.refuse(DAY + 100, "5.7", "google", 80)
-    server.refuse(DAY + 101, "5.7", "google", 20)
+    server.refuse(DAY + 100, "5.7", "google", 80, messages=1)
+    server.refuse(DAY + 101, "5.7", "google", 20, messages=0)
     promtool(tmp_path, server, never(server, f"{FLOOD}.*|{TRICKLE}"))
 
 
@@ -232,7 +113,7 @@ def test_a_new_exporter_that_reads_old_logs_fires_no_alert(tmp_path: Path) -> No
     server = Server(DAY, 3000)
     server.start = 600
     for minute in range(600, 604):
-        server.refuse(minute, "5.7", "google", 500)
+        server.refuse(minute, "5.7", "google", 500, old=True)
     promtool(tmp_path, server, never(server, f"{FLOOD}.*|{TRICKLE}|MailAuth.+|MailBlock.+|MailProvider.+"))
 
 
@@ -261,12 +142,12 @@ def gauge(name: str, value: float, begin: int = T) -> Act:
 
 def grow(server: Server) -> None:
     (name,) = (key for key in server.gauges if key.startswith("mail_deferred_recipients"))
-    server.gauges[name][T:] = [5.0 + 4 * step for step in range(server.minutes - T)]
+    server.gauges[name][T:] = [5.0 + 6 * step for step in range(server.steps - T)]
 
 
 def lag(server: Server, size: float) -> None:
-    server.gauges[f'bouncemeter_source_offset_bytes{{{OURS},source="/var/log/mail.log"}}'] = [1e6] * server.minutes
-    server.gauges[f'bouncemeter_source_size_bytes{{{OURS},source="/var/log/mail.log"}}'] = [1e6 + size] * server.minutes
+    server.gauges[f'bouncemeter_source_offset_bytes{{{OURS},source="/var/log/mail.log"}}'] = [1e6] * server.steps
+    server.gauges[f'bouncemeter_source_size_bytes{{{OURS},source="/var/log/mail.log"}}'] = [1e6 + size] * server.steps
 
 
 def count(name: str, labels: str, number: float) -> Callable[[Server, int], None]:
@@ -374,3 +255,86 @@ def test_every_alert_has_a_runbook_section_and_every_threshold_is_filled_in() ->
     for each in found:
         if "alert" in each:
             assert f"\n## {each['alert']}\n" in runbook
+
+
+# --- scenarios of a spike -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [5, 15, 60, 180, 300])
+def test_a_blast_of_forty_seconds_fires_within_two_minutes_and_two_scrapes(tmp_path: Path, step: int) -> None:
+    day = DAY * 60 // step // 8
+    server = Server(day + 1800 // step, 60, step=step, steady=True)
+    places = range(day, day + max(1, 40 // step))
+    for place in places:
+        server.refuse(place, "5.7", "google", 2000 / len(places))
+    begin = day * step / 60
+    expected = [(begin - 1, FLOOD, False), (begin + 2 + 2 * step / 60, FLOOD, True)]
+    promtool(tmp_path, server, expected)
+
+
+@pytest.mark.parametrize("step", [15, 60, 180, 300])
+@pytest.mark.parametrize("messages", [1, 4])
+def test_a_few_messages_to_many_are_told_from_many_messages(tmp_path: Path, step: int, messages: int) -> None:
+    server = Server(7200 // step, 60, step=step, steady=True, refused={("5.1", "other"): 0.01})
+    for number in range(messages):
+        server.refuse(3600 // step + number, "5.7", "google", 300, messages=1)
+    promtool(tmp_path, server, [(minute, f"{FLOOD}.*", False) for minute in range(1, 120)])
+
+
+def test_a_newsletter_that_is_refused_alike_each_night_fires_on_the_first_at_most(tmp_path: Path) -> None:
+    nights = 4
+    server = Server(nights * DAY, 60)
+    for night in range(nights):
+        for minute in range(120, 130):
+            server.add(night * DAY + minute, "delivered", "other", 300)
+            server.refuse(night * DAY + minute + 7 * (night % 2), "5.7", "other", 6)
+    promtool(tmp_path, server, never(server, "MailPolicy.*", DAY), every=2)
+
+
+def test_twice_the_traffic_with_the_same_share_is_no_flood(tmp_path: Path) -> None:
+    shares = {("5.7", "google"): 0.01}
+    server = Server(2 * DAY, lambda minute: 6000.0 * (1 + 2 * (minute >= DAY + 600)), shares)
+    promtool(tmp_path, server, never(server, "MailPolicy.*", 60), every=2)
+
+
+def test_a_flood_that_goes_on_stays_an_alert_for_days(tmp_path: Path) -> None:
+    server = Server(4 * DAY, 600, steady=True)
+    for minute in range(DAY, 4 * DAY):
+        server.refuse(minute, "5.7", "google", 5)
+    during = [(minute, FLOOD, True) for minute in range(DAY + 10, 4 * DAY, 45)]
+    promtool(tmp_path, server, [(DAY - 5, FLOOD, False), *during], every=2)
+
+
+def test_a_flood_on_each_of_three_days_fires_on_each(tmp_path: Path) -> None:
+    server = Server(4 * DAY, 60, steady=True)
+    expected = []
+    for day in range(1, 4):
+        for minute in range(600, 640):
+            server.refuse(day * DAY + minute, "5.7", "google", 6)
+        expected += [(day * DAY + 620, FLOOD, True), (day * DAY + 700, FLOOD, False)]
+    promtool(tmp_path, server, expected, every=2)
+
+
+def test_a_flood_in_the_first_minutes_of_a_new_server_fires(tmp_path: Path) -> None:
+    server = Server(60, 600, steady=True)
+    for minute in range(3, 20):
+        server.refuse(minute, "5.7", "google", 20)
+    promtool(tmp_path, server, [(2, ".+", False), (7, FLOOD, True), (50, FLOOD, False)])
+
+
+def test_an_exporter_that_never_answered_and_one_that_stays_down_are_told(tmp_path: Path) -> None:
+    never_there, down = Server(120, 60), Server(3 * DAY, 60)
+    never_there.start = 10_000
+    promtool(tmp_path, never_there, [(100, "BouncemeterDown", True)])
+    down.silent = set(range(100, 3 * DAY))
+    promtool(tmp_path, down, [(90, "BouncemeterDown", False), (3 * DAY - 5, "BouncemeterDown", True)], every=5)
+
+
+def test_a_log_that_is_silent_on_a_monday_is_told_and_a_sunday_is_not(tmp_path: Path) -> None:
+    def rate(minute: float) -> float:
+        return 0.0 if minute % (7 * DAY) >= 5 * DAY else by_day(400)(minute)
+
+    server = Server(15 * DAY, rate)
+    silence(server, 14 * DAY + 600)
+    quiet = [(minute, "MailLogSilent", False) for minute in range(DAY, 14 * DAY + 600, 240)]
+    promtool(tmp_path, server, [*quiet, (14 * DAY + 700, "MailLogSilent", True)], every=10)

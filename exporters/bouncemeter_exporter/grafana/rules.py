@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bouncemeter_exporter.grafana.baselines import BASELINE_INTERVAL, Signal, baselines, signal_rules
 from bouncemeter_exporter.grafana.yaml_text import yaml_text
 
 __all__ = [
@@ -40,6 +41,9 @@ DASHBOARDS = "/var/lib/grafana/dashboards"
 """Default locations of the runbook, Grafana, Prometheus and the dashboards' files."""
 
 INTERVAL = "30s"
+
+BASELINE = "baseline"
+"""Marks a rule that says what is usual."""
 
 DATASOURCE, FOLDER = "bouncemeter-prometheus", "Mail"
 """The uid of Grafana's data source, and Grafana's folder for dashboards and alerts."""
@@ -93,23 +97,73 @@ def rules(values: Mapping[str, float], *, grafana_url: str = GRAFANA, runbook_ur
     def filled(text: str) -> str:
         return re.sub(r"(?<!\{)\{([a-z_]+)\}(?!\})", lambda name: f"{known[name[1]]:g}", text.strip())
 
+    signals = [Signal(each, known) for each in _table()["signal"]]
     found: Rules = [{"record": each["name"], "expr": filled(each["expr"])} for each in _table()["record"]]
+    found += signal_rules(signals) + [{**rule, BASELINE: True} for rule in baselines(signals)]
     for each in _table()["alert"]:
+        kept = {"keep_firing_for": each["keep"]} if "keep" in each else {}
+        details = {"details": _details(each)} if "details" in each else {}
         found.append(
             {
                 "alert": each["name"],
                 "expr": filled(each["expr"]),
                 "for": each["for"],
-                "labels": {"severity": each["severity"]},
+                **kept,
+                "labels": {"severity": each["severity"], **each.get("labels", {})},
                 "annotations": {
-                    "summary": filled(each["summary"]),
+                    "summary": each["summary"],
                     "description": filled(each["description"]),
-                    "dashboard_url": f"{grafana_url}/d/{each['dashboard']}",
+                    **details,
+                    "dashboard_url": _dashboard_url(grafana_url, each["dashboard"]),
                     "runbook_url": f"{runbook_url}#{each['name'].lower()}",
                 },
             }
         )
     return found
+
+
+def _dashboard_url(grafana_url: str, dashboard: str) -> str:
+    """The link to a dashboard, for the server that the alert is about and the hours before."""
+    server = "&".join(f"var-{name}={{{{ $labels.{name} }}}}" for name in ("job", "instance"))
+    return f"{grafana_url}/d/{dashboard}{'&' if '?' in dashboard else '?'}{server}&from=now-6h&to=now"
+
+
+_SERVER = "{{ $s := printf `job=%q,instance=%q,mta=%q` $labels.job $labels.instance $labels.mta }}"
+_PROVIDER = (
+    "{{ $s := printf `job=%q,instance=%q,mta=%q,provider=%q` $labels.job $labels.instance $labels.mta"
+    " $labels.provider }}"
+)
+_WHOLE, _PERCENT = 'printf "%.0f"', "humanizePercentage"
+
+
+def _details(alert: Mapping[str, Any]) -> str:
+    """Further numbers of an alert, which Prometheus asks for as it writes the text."""
+    name, _, operation = alert["signal"].rpartition(":")
+    window = re.sub("^[a-z]+", "", operation)
+    select = f"{alert['select']}, " if alert.get("select") else ""
+    traffic = f"{name.partition(':')[0]}:mail_recipients:increase{window}"
+    limit = f"{name}:limit{window}"
+    texts = {
+        "messages": _asked(
+            f"sum(increase(mail_bounced_messages_total{{{select}%s}}[{window}]))", _WHOLE, "In {} messages."
+        ),
+        "limit": _asked(f"sum({limit}{{%s}})", _WHOLE, "The alert begins at {}, by what is usual here at this time."),
+        "share": _asked(f"sum({alert['signal']}{{%s}}) / sum({traffic}{{%s}})", _PERCENT, "{} of all recipients."),
+        "worst": "{{ with printf `topk(1, sum by (provider, reason) (increase(mail_bounces_total{"
+        + f"{select}%s}}[{window or '1h'}])) > 0)` $s | query }}}}"
+        + "Most: {{ . | first | value | "
+        + _WHOLE
+        + " }} by {{ (. | first).Labels.provider }}, reason {{ (. | first).Labels.reason }}.{{ end }}",
+    }
+    server = _PROVIDER if name.startswith("provider:") else _SERVER
+    return server + " ".join(texts[each] for each in alert["details"])
+
+
+def _asked(query: str, shown: str, text: str) -> str:
+    """A sentence with the number that a query gives; nothing if it gives none."""
+    number = f"{{{{ . | first | value | {shown} }}}}"
+    selectors = " ".join(["$s"] * query.count("%s"))
+    return f"{{{{ with printf `{query}` {selectors} | query }}}}{text.format(number)}{{{{ end }}}}"
 
 
 def dashboard_panel(alert: str) -> tuple[str, int]:
@@ -119,9 +173,12 @@ def dashboard_panel(alert: str) -> tuple[str, int]:
 
 
 def as_prometheus(found: Rules) -> str:
-    """The rules as a file for Prometheus, in two groups."""
+    """The rules as a file for Prometheus: what changes slowly in a group of its own."""
+    slow = [{name: text for name, text in rule.items() if name != BASELINE} for rule in found if BASELINE in rule]
+    fast = [rule for rule in found if BASELINE not in rule]
     groups = [
-        {"name": name, "interval": INTERVAL, "rules": [rule for rule in found if kind in rule]}
-        for name, kind in (("bouncemeter", "record"), ("bouncemeter-alerts", "alert"))
+        {"name": "bouncemeter", "interval": INTERVAL, "rules": [rule for rule in fast if "record" in rule]},
+        {"name": "bouncemeter-baselines", "interval": f"{BASELINE_INTERVAL}m", "rules": slow},
+        {"name": "bouncemeter-alerts", "interval": INTERVAL, "rules": [rule for rule in fast if "alert" in rule]},
     ]
     return yaml_text({"groups": groups}, "Written by `bouncemeter rules export`; change thresholds there.")
