@@ -53,7 +53,7 @@ docs: .venv/dev.stamp ## write docs/commands.md again
 
 grafana: .venv/dev.stamp ## write dashboards, provisioning and alerts again
 	$(BIN)/bouncemeter grafana export grafana
-	$(BIN)/bouncemeter rules export grafana/alerts
+	$(BIN)/bouncemeter rules export --unit-tests grafana/alerts
 
 demo: .venv/dev.stamp ## serve a simulated day of mail with a Prometheus, to look at the dashboards
 	$(BIN)/python -m tests.grafana.day

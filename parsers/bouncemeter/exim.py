@@ -258,7 +258,7 @@ class _Reader(UsualReader):
             case "=>" | "->" | ">>":
                 return Outcome.DELIVERED
             case "==":
-                return None if text.lower().startswith(NO_TRY) else Outcome.DEFERRED
+                return None if text.lower().lstrip(" :").startswith(NO_TRY) else Outcome.DEFERRED
             case "**":
                 # A remote server can write Exim's words for giving up into its 5xx reply, which is final by itself.
                 gave_up = not reply_code.startswith("5") and any(words in text.lower() for words in GAVE_UP)

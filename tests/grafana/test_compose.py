@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import yaml
 from bouncemeter_exporter.grafana.rules import DASHBOARDS, DATASOURCE, FILE
 
 from tests.conftest import GRAFANA
+from tests.servers.alertmanager import Alertmanager
+from tests.servers.net import wait_until
 
 FOLDER = GRAFANA / "compose"
 
@@ -51,3 +54,33 @@ def test_mounted_files_exist_and_services_find_each_other() -> None:
     assert source["uid"] == DATASOURCE
     assert source["url"].removeprefix("http://").split(":")[0] in services
     assert len(list(mounted["grafana", DASHBOARDS].glob("*.json"))) == 4
+
+
+SERVER = {"job": "bouncemeter", "instance": "mx1:19525", "mta": "postfix"}
+
+
+@pytest.mark.needs("alertmanager")
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("firing", "told"),
+    [
+        (
+            ["MailPolicyBounceFlood", "MailPolicyBounceFloodByProvider", "MailHardBounceRatioHigh"],
+            {"MailPolicyBounceFlood"},
+        ),
+        (["MailProviderRefusesNearlyAll", "MailBacklogGrowing"], {"MailProviderRefusesNearlyAll"}),
+        (["BouncemeterDown", "MailBacklogOld", "MailLogSilent"], {"BouncemeterDown"}),
+        (["MailBlocklisted", "MailPolicyBounceTrickle"], {"MailBlocklisted"}),
+    ],
+)
+def test_an_incident_is_told_once(server_dir: Path, firing: list[str], told: set[str]) -> None:
+    config = (FOLDER / "alertmanager.yml").read_text().replace("http://localhost:9095/", "http://127.0.0.1:{port}/")
+    config = config.replace("group_wait: 30s", "group_wait: 1s").replace("group_interval: 5m", "group_interval: 1s")
+    alerts = [{"alertname": name, "provider": "google", "severity": "critical", **SERVER} for name in firing]
+    other = {"alertname": "MailBacklogGrowing", "severity": "warning", **SERVER, "instance": "mx2:19525"}
+    with Alertmanager(server_dir, config) as alertmanager:
+        alertmanager.alert(*alerts, other)
+        wait_until(lambda: len(alertmanager.received) >= len(told) + 1, 60, "nobody was told")
+        time.sleep(3)
+    names = {(each["labels"]["alertname"], each["labels"]["instance"]) for each in alertmanager.received}
+    assert names == {*((name, "mx1:19525") for name in told), ("MailBacklogGrowing", "mx2:19525")}

@@ -100,6 +100,7 @@ def test_a_refusal_is_read(line: str, code: str, stage: str, recipient: str | No
         f"{ID}=> blackhole (RCPT ACL discarded recipients)",
         f"{ID}=> discarded (system filter)",
         f"{ID}== c@d.test R=r T=t defer (-53): Retry time not yet reached",
+        f"{ID}== d@d.test Retry time not yet reached",
         f"{ID}== c@d.test R=r T=t defer (-57): concurrency limit reached for transport",
         f"{ID}== c@d.test routing defer (-52): retry time not reached",
         f"{ID}== c@d.test R=r T=t defer (0): SMTP delivery explicitly queued",

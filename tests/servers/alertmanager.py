@@ -8,6 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 from .net import free_port, is_ready, stopping_on_failure, wait_until
 from .programs import ROOT, program
@@ -27,12 +28,16 @@ receivers:
 class Alertmanager:
     """Gives each alert to a webhook receiver, for use in a `with`.
 
+    Args:
+        base: Its folder.
+        config: Its configuration, with `{port}` for the receiver's port.
+
     Attributes:
         received: The alerts that the receiver got.
     """
 
-    def __init__(self, base: Path) -> None:
-        self.base, self.port = base, free_port()
+    def __init__(self, base: Path, config: str = CONFIG) -> None:
+        self.base, self.port, self._config = base, free_port(), config
         self.received: list[dict[str, Any]] = []
         received = self.received
 
@@ -50,7 +55,7 @@ class Alertmanager:
     def __enter__(self) -> Alertmanager:
         threading.Thread(target=self._receiver.serve_forever, daemon=True).start()
         config = self.base / "alertmanager.yml"
-        config.write_text(CONFIG.format(port=self._receiver.server_port))
+        config.write_text(self._config.replace("{port}", str(self._receiver.server_port)))
         templates = self.base / "alertmanager-templates-of-the-test"  # see tests/servers/install
         templates.symlink_to(ROOT / "usr/share/prometheus/alertmanager")
         self._process = subprocess.Popen(
@@ -67,6 +72,13 @@ class Alertmanager:
         with stopping_on_failure(self):
             wait_until(lambda: is_ready(self.port), 120, "Alertmanager does not become ready")
         return self
+
+    def alert(self, *labels: dict[str, str]) -> None:
+        """Give it alerts as Prometheus does."""
+        body = json.dumps([{"labels": each} for each in labels]).encode()
+        request = Request(f"http://127.0.0.1:{self.port}/api/v2/alerts", body, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=30):
+            pass
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()

@@ -21,6 +21,12 @@ def rules_export(
     *,
     grafana_url: Annotated[str, typer.Option(metavar="URL", help="URL of Grafana, for links.")] = GRAFANA,
     runbook_url: Runbook = RUNBOOK,
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Write a PrometheusRule for the Prometheus operator instead.")
+    ] = False,
+    unit_tests: Annotated[
+        bool, typer.Option("--unit-tests", help="Also write tests/bouncemeter.test.yml, for promtool test rules.")
+    ] = False,
     **values: float,
 ) -> None:
     """Write recording rules and alerts as a file for Prometheus.
@@ -31,6 +37,8 @@ def rules_export(
 
       bouncemeter rules export --hard-bounce-ratio 0.03 --grafana-url https://grafana.example.org .
     """
-    from bouncemeter_exporter.grafana.rules import FILE, as_prometheus, rules
+    from bouncemeter_exporter.grafana import rules
 
-    write(folder, {FILE: as_prometheus(rules(values, grafana_url=grafana_url, runbook_url=runbook_url))})
+    found = rules.rules(values, grafana_url=grafana_url, runbook_url=runbook_url)
+    files = {rules.KUBERNETES: rules.as_kubernetes(found)} if kubernetes else {rules.FILE: rules.as_prometheus(found)}
+    write(folder, files | ({rules.UNIT_TESTS: rules.as_unit_tests(values)} if unit_tests else {}))

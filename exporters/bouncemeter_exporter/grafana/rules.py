@@ -20,11 +20,15 @@ __all__ = [
     "FOLDER",
     "GRAFANA",
     "INTERVAL",
+    "KUBERNETES",
     "PROMETHEUS",
     "RUNBOOK",
+    "UNIT_TESTS",
     "Rules",
     "Threshold",
+    "as_kubernetes",
     "as_prometheus",
+    "as_unit_tests",
     "dashboard_panel",
     "panel_id",
     "rules",
@@ -32,8 +36,8 @@ __all__ = [
     "with_defaults",
 ]
 
-FILE = "bouncemeter.rules.yml"
-"""The name of the file of rules."""
+FILE, UNIT_TESTS, KUBERNETES = "bouncemeter.rules.yml", "tests/bouncemeter.test.yml", "bouncemeter.prometheusrule.yml"
+"""The names of the file of rules, of tests for it, and of the same rules as a resource of Kubernetes."""
 
 RUNBOOK = "docs/runbook.md"
 GRAFANA, PROMETHEUS = "http://localhost:3000", "http://localhost:9090"
@@ -173,12 +177,58 @@ def dashboard_panel(alert: str) -> tuple[str, int]:
 
 
 def as_prometheus(found: Rules) -> str:
-    """The rules as a file for Prometheus: what changes slowly in a group of its own."""
+    """The rules as a file for Prometheus."""
+    return yaml_text({"groups": _groups(found)}, COMMENT)
+
+
+def as_kubernetes(found: Rules) -> str:
+    """The rules as a resource for the Prometheus operator of Kubernetes."""
+    resource = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "bouncemeter"},
+        "spec": {"groups": _groups(found)},
+    }
+    return yaml_text(resource, COMMENT)
+
+
+def as_unit_tests(values: Mapping[str, float]) -> str:
+    """Tests of the rules for `promtool test rules`, to run beside one's own: a flood is told, an ordinary day is not.
+
+    Args:
+        values: Thresholds that differ from the defaults.
+    """
+    known = with_defaults(values)
+    flood = 2 * max(known["policy_flood"], known["policy_flood_messages"])
+    ours = 'job="bouncemeter", instance="mx1:19525", mta="postfix"'
+    refused = f'{ours}, kind="hard", class="5.7"'
+    delivered = f'mail_recipients_total{{{ours}, outcome="delivered", provider="other"}}'
+
+    def test(name: str, per_minute: float, fires: bool) -> dict[str, Any]:
+        values = f"0x60 {per_minute:g}+{per_minute:g}x60"
+        names = ("mail_bounces_by_class_total", "mail_bounced_messages_total")
+        series = [{"series": f"{each}{{{refused}}}", "values": values} for each in names]
+        series.append({"series": delivered, "values": "0+10x120"})
+        asked = {
+            "expr": 'count(ALERTS{alertname="MailPolicyBounceFlood", alertstate="firing"})',
+            "eval_time": "75m",
+            "exp_samples": [{"labels": "{}", "value": 1}] if fires else [],
+        }
+        return {"name": name, "interval": "1m", "input_series": series, "promql_expr_test": [asked]}
+
+    tests = [test("a flood", flood, fires=True), test("an ordinary day", flood / 50, fires=False)]
+    return yaml_text({"rule_files": [f"../{FILE}"], "evaluation_interval": "1m", "tests": tests}, COMMENT)
+
+
+COMMENT = "Written by `bouncemeter rules export`; change thresholds there."
+
+
+def _groups(found: Rules) -> list[dict[str, Any]]:
+    """The rules in groups: what changes slowly in one of its own."""
     slow = [{name: text for name, text in rule.items() if name != BASELINE} for rule in found if BASELINE in rule]
     fast = [rule for rule in found if BASELINE not in rule]
-    groups = [
+    return [
         {"name": "bouncemeter", "interval": INTERVAL, "rules": [rule for rule in fast if "record" in rule]},
         {"name": "bouncemeter-baselines", "interval": f"{BASELINE_INTERVAL}m", "rules": slow},
         {"name": "bouncemeter-alerts", "interval": INTERVAL, "rules": [rule for rule in fast if "alert" in rule]},
     ]
-    return yaml_text({"groups": groups}, "Written by `bouncemeter rules export`; change thresholds there.")
