@@ -33,8 +33,8 @@ DAY, WEEK = 1440, 10080
 PRIOR = 200
 """Recipients that the assumed share counts for: it fades as real history comes."""
 
-HISTORY = 30
-"""Evaluations of `quiet` (an hour of them) that are a history, so that what is above the limit is left out of it."""
+HISTORY = 60
+"""Minutes of history after which what is above the limit is left out of it."""
 
 
 class Signal:
@@ -72,7 +72,7 @@ class Signal:
             "record": self.record("limit"),
             "expr": f"{self.floor:g} + {self.factor:g} * {_largest(usual)}",
         }
-        history = f"count_over_time({self.record('quiet')}[7d]) >= {HISTORY}" if self.traffic else self._yesterday()
+        history = f"{self.record('share')} offset {HISTORY}m" if self.traffic else self._yesterday()
         yield {"record": self.record("above"), "expr": f"{now} >= {self.record('limit')}\nand {history}"}
 
     def baselines(self) -> Iterator[Rule]:
