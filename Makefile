@@ -5,13 +5,14 @@ LISTEN ?= 127.0.0.1:19525
 LOG ?=
 LINES ?= 1000000
 SECONDS ?= 600
+WEEKS ?= 2
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SAMPLES = tests/logs/postfix tests/logs/exim tests/logs/exchange
 BIN = .venv/bin
 # Many tests wait for a server: more processes than cores.
 PYTEST = -m pytest -q -n $$(($(CORES) + 2)) --dist loadgroup
 
-.PHONY: help run quick test lint format bench fuzz golden docs grafana demo clean
+.PHONY: help run quick test lint format bench fuzz golden docs grafana trial demo clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -54,6 +55,10 @@ docs: .venv/dev.stamp ## write docs/commands.md again
 grafana: .venv/dev.stamp ## write dashboards, provisioning and alerts again
 	$(BIN)/bouncemeter grafana export grafana
 	$(BIN)/bouncemeter rules export --unit-tests grafana/alerts
+
+trial: .venv/dev.stamp ## try all alerts on WEEKS=2 of simulated servers of many kinds: half an hour or more
+	sh tests/servers/install
+	$(BIN)/python -m tests.grafana.trial $(WEEKS)
 
 demo: .venv/dev.stamp ## serve a simulated day of mail with a Prometheus, to look at the dashboards
 	$(BIN)/python -m tests.grafana.day

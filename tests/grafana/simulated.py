@@ -79,7 +79,7 @@ class Server:
         self.start = 0
         shares = {("5.1", "google"): 0.01, ("5.1", "other"): 0.01, ("5.7", "google"): 0.002, ("5.7", "other"): 0.001}
         if isinstance(rate, int | float):
-            rate = (lambda _, noon=rate: noon) if steady else by_day(rate)  # type: ignore[misc]
+            rate = (lambda _, noon=rate: noon) if steady else by_day(rate)
         for place in range(steps):
             mean = rate(place * step / 60) * step / 3600
             for provider in ("google", "other"):
@@ -154,7 +154,10 @@ class Server:
         for name, gauge in self.gauges.items():
             shown = [f"{value:g}" if self._answers(place) else "_" for place, value in enumerate(gauge)]
             yield {"series": name, "values": " ".join(shown)}
-        yield {"series": f"up{{{OURS}}}", "values": " ".join(str(int(self._answers(place))) for place in range(self.steps))}
+        yield {
+            "series": f"up{{{OURS}}}",
+            "values": " ".join(str(int(self._answers(place))) for place in range(self.steps)),
+        }
 
     def _answers(self, place: int) -> bool:
         return place >= self.start and place not in self.silent
@@ -181,7 +184,7 @@ def run_promtool(
     test = {"interval": f"{server.step}s", "input_series": list(server.series()), "promql_expr_test": asked}
     whole = {"rule_files": ["rules.yml"], "evaluation_interval": every, "tests": [test]}
     (folder / "test.yml").write_text(json.dumps(whole))
-    command = ["promtool", "test", "rules", folder / "test.yml"]
+    command = ["promtool", "test", "rules", str(folder / "test.yml")]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
 
 

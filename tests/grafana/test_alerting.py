@@ -31,28 +31,32 @@ def test_a_flood_of_refusals_reaches_whoever_is_on_call(server_dir: Path) -> Non
             "rule_files: [bouncemeter.rules.yml]\n"
             f"alerting: {{alertmanagers: [{{static_configs: [{{targets: ['127.0.0.1:{alertmanager.port}']}}]}}]}}\n"
         )
-        with Exporter("--from-start", postfix.log) as exporter:
-            with Prometheus(server_dir, exporter.port, more=more) as prometheus:
-                prometheus.wait_for_value('mail_bounces_by_class_total{class="5.7"}', 0)
-                for number in range(10):
-                    postfix.send("sender@src.test", [f"ok-{number}@dest.test", f"unknown-{number}@dest.test"])
-                time.sleep(8)
-                assert not [each for each in alertmanager.received if "Policy" in each["labels"]["alertname"]]
-                for number in range(60):
-                    postfix.send("sender@src.test", [f"blocked-{number}@dest.test"])
-                    time.sleep(0.2)
+        with (
+            Exporter("--from-start", postfix.log) as exporter,
+            Prometheus(server_dir, exporter.port, more=more) as prometheus,
+        ):
+            prometheus.wait_for_value('mail_bounces_by_class_total{class="5.7"}', 0)
+            for number in range(10):
+                postfix.send("sender@src.test", [f"ok-{number}@dest.test", f"unknown-{number}@dest.test"])
+            time.sleep(8)
+            assert not [each for each in alertmanager.received if "Policy" in each["labels"]["alertname"]]
+            for number in range(60):
+                postfix.send("sender@src.test", [f"blocked-{number}@dest.test"])
+                time.sleep(0.2)
 
-                def told() -> bool:
-                    return any(each["labels"]["alertname"] == FLOOD for each in alertmanager.received)
+            def told() -> bool:
+                return any(each["labels"]["alertname"] == FLOOD for each in alertmanager.received)
 
-                wait_until(told, 300, f"nobody was told: {alertmanager.received}")
+            wait_until(told, 300, f"nobody was told: {alertmanager.received}")
     (alert, *_) = (each for each in alertmanager.received if each["labels"]["alertname"] == FLOOD)
     assert alert["status"] == "firing"
     assert alert["labels"]["severity"] == "critical"
     assert alert["labels"]["class"] == "5.7"
-    number = re.match(r"(\d+) recipients were refused with 5.7.x in ten minutes on 127", alert["annotations"]["description"])
-    assert number is not None
-    assert 20 <= int(number[1]) <= 70
+    told_number = re.match(
+        r"(\d+) recipients were refused with 5.7.x in ten minutes on 127", alert["annotations"]["description"]
+    )
+    assert told_number is not None
+    assert 20 <= int(told_number[1]) <= 70
     details = alert["annotations"]["details"]
     assert re.match(r"In \d+ messages. The alert begins at 2\d, by what is usual here", details)
     assert "Most: " in details

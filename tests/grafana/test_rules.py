@@ -25,6 +25,7 @@ from tests.grafana.simulated import DAY, MTA, OURS, Server, by_day, run_promtool
 
 pytestmark = pytest.mark.needs("prometheus")
 
+
 def promtool(folder: Path, server: Server, expected: Iterable[tuple[float, str, bool]], every: int = 1) -> None:
     """Check with promtool that alerts fire at the expected minutes, if rules are evaluated every `every` minutes."""
     asked = [

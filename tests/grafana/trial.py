@@ -2,8 +2,8 @@
 
     python -m tests.grafana.trial WEEKS [SEED] [KIND ...]
 
-It prints, for each kind of server, the alerts that fired outside of any incident, and for each kind of incident how many
-were told and after how many minutes. An incident is told if an alert that is about it fires within its time.
+It prints, for each kind of server, the alerts that fired outside of any incident, and for each kind of incident how
+many were told and after how many minutes. An incident is told if an alert that is about it fires within its time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.grafana.simulated import DAY, LOG, MTA, Rate, Server, by_day, firing
+from tests.servers.programs import use_unpacked
 
 WEEK = 7 * DAY
 EVERY = "2m"
@@ -43,7 +44,9 @@ def weekly(noon: float, recipients: float) -> Rate:
 
 def monthly(noon: float, recipients: float) -> Rate:
     """An ordinary day, and invoices from three o'clock on, once in thirty days."""
-    return lambda minute: by_day(noon)(minute) + (recipients / 3 if 540 <= (minute - 12 * DAY) % (30 * DAY) < 720 else 0)
+    return lambda minute: (
+        by_day(noon)(minute) + (recipients / 3 if 540 <= (minute - 12 * DAY) % (30 * DAY) < 720 else 0)
+    )
 
 
 def growing(noon: float) -> Rate:
@@ -58,7 +61,12 @@ def growing(noon: float) -> Rate:
 
 USUAL = {("5.1", "google"): 0.01, ("5.1", "other"): 0.01, ("5.7", "google"): 0.002, ("5.7", "other"): 0.001}
 LISTS = {("5.1", "other"): 0.02, ("5.1", "google"): 0.02, ("5.7", "google"): 0.004, ("5.7", "microsoft"): 0.004}
-FORWARDS = {("5.1", "other"): 0.02, ("5.7 auth", "google"): 0.05, ("5.7 auth", "microsoft"): 0.03, ("5.7", "other"): 0.02}
+FORWARDS = {
+    ("5.1", "other"): 0.02,
+    ("5.7 auth", "google"): 0.05,
+    ("5.7 auth", "microsoft"): 0.03,
+    ("5.7", "other"): 0.02,
+}
 
 KINDS: dict[str, tuple[Rate, dict[tuple[str, str], float]]] = {
     "ten a day": (by_day(0.8), USUAL),
@@ -88,7 +96,12 @@ class Incident(NamedTuple):
     told_by: frozenset[str]
 
 
-def refusals(name: str, last: int, share: float, least: float, reason: str = "policy", told_by: frozenset[str] = POLICY):  # type: ignore[no-untyped-def] # noqa: ANN201
+Happen = Callable[[Server, int, Rate], Incident]
+
+
+def refusals(
+    name: str, last: int, share: float, least: float, reason: str = "policy", told_by: frozenset[str] = POLICY
+) -> Happen:
     """An incident of further refusals with 5.7.x: a share of the traffic, and so many in a minute at least."""
 
     def happen(server: Server, begin: int, rate: Rate) -> Incident:
@@ -142,7 +155,6 @@ def unread(server: Server, begin: int, _: Rate) -> Incident:
 
 
 AUTHENTICATION = POLICY | {"MailAuthenticationRefusals"}
-Happen = Callable[[Server, int, Rate], Incident]
 INCIDENTS: dict[str, Happen] = {
     "blast": refusals("blast of 40 s", 1, 0, 300),
     "flood": refusals("flood", 60, 0.4, 4),
@@ -177,7 +189,7 @@ def incidents(server: Server, rate: Rate, days: int, chance: random.Random) -> l
 
 
 class Result(NamedTuple):
-    """What a trial of one server gave: false alarms by name; the minutes until each incident was told, None if never."""
+    """What a trial of one server gave: false alarms by name; minutes until each incident was told, None if never."""
 
     false: Counter[str]
     told: dict[str, list[int | None]]
@@ -193,7 +205,9 @@ def trial(kind: str, weeks: float, seed: int) -> Result:
     days = round(weeks * 7)
     server = Server(days * DAY, rate, shares, seed)
     happened = incidents(server, rate, days, random.Random(f"{kind} {seed}"))
-    minutes = sorted({*range(10, days * DAY, 10), *(each.begin + late for each in happened for late in range(0, 60, 2))})
+    minutes = sorted(
+        {*range(10, days * DAY, 10), *(each.begin + late for each in happened for late in range(0, 60, 2))}
+    )
     with tempfile.TemporaryDirectory() as folder:
         fired = firing(Path(folder), server, [minute for minute in minutes if minute % 2 == 0], EVERY)
     false: Counter[str] = Counter()
@@ -234,4 +248,5 @@ def main(weeks: float, seed: int, kinds: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    use_unpacked()
     main(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1, sys.argv[3:] or list(KINDS))

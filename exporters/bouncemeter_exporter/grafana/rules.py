@@ -147,17 +147,16 @@ def _details(alert: Mapping[str, Any]) -> str:
     select = f"{alert['select']}, " if alert.get("select") else ""
     traffic = f"{name.partition(':')[0]}:mail_recipients:increase{window}"
     limit = f"{name}:limit{window}"
+    bounced = f"increase(mail_bounces_total{{{select}%s}}[{window or '1h'}])"
+    most = f"topk(1, sum by (provider, reason) ({bounced}) > 0)"
     texts = {
         "messages": _asked(
             f"sum(increase(mail_bounced_messages_total{{{select}%s}}[{window}]))", _WHOLE, "In {} messages."
         ),
         "limit": _asked(f"sum({limit}{{%s}})", _WHOLE, "The alert begins at {}, by what is usual here at this time."),
         "share": _asked(f"sum({alert['signal']}{{%s}}) / sum({traffic}{{%s}})", _PERCENT, "{} of all recipients."),
-        "worst": "{{ with printf `topk(1, sum by (provider, reason) (increase(mail_bounces_total{"
-        + f"{select}%s}}[{window or '1h'}])) > 0)` $s | query }}}}"
-        + "Most: {{ . | first | value | "
-        + _WHOLE
-        + " }} by {{ (. | first).Labels.provider }}, reason {{ (. | first).Labels.reason }}.{{ end }}",
+        "worst": f"{{{{ with printf `{most}` $s | query }}}}Most: {{{{ . | first | value | {_WHOLE} }}}}"
+        " by {{ (. | first).Labels.provider }}, reason {{ (. | first).Labels.reason }}.{{ end }}",
     }
     server = _PROVIDER if name.startswith("provider:") else _SERVER
     return server + " ".join(texts[each] for each in alert["details"])
@@ -204,7 +203,7 @@ def as_unit_tests(values: Mapping[str, float]) -> str:
     refused = f'{ours}, kind="hard", class="5.7"'
     delivered = f'mail_recipients_total{{{ours}, outcome="delivered", provider="other"}}'
 
-    def test(name: str, per_minute: float, fires: bool) -> dict[str, Any]:
+    def test(name: str, per_minute: float, *, fires: bool) -> dict[str, Any]:
         values = f"0x60 {per_minute:g}+{per_minute:g}x60"
         names = ("mail_bounces_by_class_total", "mail_bounced_messages_total")
         series = [{"series": f"{each}{{{refused}}}", "values": values} for each in names]
