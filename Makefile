@@ -53,7 +53,7 @@ docs: .venv/dev.stamp ## write docs/commands.md again
 	WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/test_docs.py -k reference
 
 grafana: .venv/dev.stamp ## write dashboards, provisioning and alerts again
-	$(BIN)/bouncemeter grafana export grafana
+	$(BIN)/bouncemeter grafana export --dashboards-path /var/lib/grafana/dashboards grafana
 	$(BIN)/bouncemeter rules export --unit-tests grafana/alerts
 
 trial: .venv/dev.stamp ## try all alerts on WEEKS=2 of simulated servers of many kinds: half an hour or more

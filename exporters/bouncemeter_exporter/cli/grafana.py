@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bouncemeter_exporter.cli.export import Folder, Runbook, with_thresholds, write
-from bouncemeter_exporter.grafana.rules import DASHBOARDS, PROMETHEUS, RUNBOOK
+from bouncemeter_exporter.grafana.rules import PROMETHEUS, RUNBOOK
 
 __all__ = ["app"]
 
@@ -21,9 +21,13 @@ def grafana_export(
     *,
     prometheus_url: Annotated[str, typer.Option(metavar="URL", help="Where Grafana finds Prometheus.")] = PROMETHEUS,
     scrape_interval: Annotated[str, typer.Option(metavar="TIME", help="How often Prometheus scrapes.")] = "15s",
+    datasource_uid: Annotated[
+        str | None, typer.Option(metavar="UID", help="A data source that Grafana has already; none is written then.")
+    ] = None,
     dashboards_path: Annotated[
-        str, typer.Option(metavar="DIR", help="Folder in which Grafana will find the dashboards.")
-    ] = DASHBOARDS,
+        str | None,
+        typer.Option(metavar="DIR", help="Folder in which Grafana will find the dashboards.  [default: dashboards in DIR]"),
+    ] = None,
     runbook_url: Runbook = RUNBOOK,
     **values: float,
 ) -> None:
@@ -40,4 +44,5 @@ def grafana_export(
     """
     from bouncemeter_exporter.grafana.provisioning import Locations, files
 
-    write(folder, files(values, Locations(prometheus_url, scrape_interval, dashboards_path, runbook_url)))
+    path = dashboards_path or str(folder.resolve() / "dashboards")
+    write(folder, files(values, Locations(prometheus_url, scrape_interval, path, runbook_url, datasource_uid)))

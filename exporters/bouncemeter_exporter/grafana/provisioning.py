@@ -33,12 +33,14 @@ class Locations(NamedTuple):
         scrape_interval: How often Prometheus scrapes.
         dashboards: The folder from which Grafana reads its dashboards.
         runbook: The page that says what to do about each alert.
+        datasource: The uid of a data source that Grafana has already; None to write one.
     """
 
     prometheus: str = PROMETHEUS
     scrape_interval: str = "15s"
     dashboards: str = DASHBOARDS
     runbook: str = RUNBOOK
+    datasource: str | None = None
 
 
 def files(values: Mapping[str, float], locations: Locations) -> dict[str, str]:
@@ -50,9 +52,10 @@ def files(values: Mapping[str, float], locations: Locations) -> dict[str, str]:
     """
     pages = dashboards(with_defaults(values))
     found = {f"dashboards/{name}": as_json(each) for name, each in pages.items()}
-    alerts = _alerts(rules(values, runbook_url=locations.runbook))
+    alerts = _alerts(rules(values, runbook_url=locations.runbook), locations.datasource or DATASOURCE)
+    if locations.datasource is None:
+        found["provisioning/datasources/bouncemeter.yml"] = _datasource(locations)
     return found | {
-        "provisioning/datasources/bouncemeter.yml": _datasource(locations),
         "provisioning/dashboards/bouncemeter.yml": _provider(locations),
         "provisioning/alerting/bouncemeter.yml": alerts,
     }
@@ -60,7 +63,7 @@ def files(values: Mapping[str, float], locations: Locations) -> dict[str, str]:
 
 def _datasource(locations: Locations) -> str:
     source = {
-        "name": "Prometheus",
+        "name": "Prometheus (bouncemeter)",
         "uid": DATASOURCE,
         "type": "prometheus",
         "access": "proxy",
@@ -81,7 +84,7 @@ def _provider(locations: Locations) -> str:
     return yaml_text({"apiVersion": 1, "providers": [provider]}, COMMENT)
 
 
-def _alerts(found: Rules) -> str:
+def _alerts(found: Rules, datasource: str) -> str:
     """The alerts as a file for Grafana's own alerting. The recording rules stay with Prometheus.
 
     An alert's expression returns only the series that are wrong. Their values are never below 0, so "above -1" always
@@ -95,21 +98,22 @@ def _alerts(found: Rules) -> str:
                 "name": "bouncemeter-alerts",
                 "folder": FOLDER,
                 "interval": INTERVAL,
-                "rules": [_managed(rule) for rule in found if "alert" in rule],
+                "rules": [_managed(rule, datasource) for rule in found if "alert" in rule],
             }
         ],
     }
     return yaml_text(alerts, "Written by `bouncemeter grafana export`; change thresholds there.")
 
 
-def _managed(rule: Mapping[str, Any]) -> dict[str, Any]:
-    # Grafana reads $ as an environment variable unless it is doubled.
+def _managed(rule: Mapping[str, Any], datasource: str) -> dict[str, Any]:
+    # Grafana reads $ as an environment variable unless it is doubled, but not in annotations and labels (since 9.1).
     texts = {
-        name: text.replace("$value", "$values.A.Value").replace("$", "$$")
+        name: text.replace("$value", "$values.A.Value")
         for name, text in rule["annotations"].items()
-        if name != "dashboard_url"
+        if name not in ("dashboard_url", "details")
     }
-    source = {"type": "prometheus", "uid": DATASOURCE}
+    kept = {"keepFiringFor": rule["keep_firing_for"]} if "keep_firing_for" in rule else {}
+    source = {"type": "prometheus", "uid": datasource}
     threshold = {"type": "gt", "params": [-1]}
     dashboard, panel = dashboard_panel(rule["alert"])
     return {
@@ -119,7 +123,7 @@ def _managed(rule: Mapping[str, Any]) -> dict[str, Any]:
         "data": [
             {
                 "refId": "A",
-                "datasourceUid": DATASOURCE,
+                "datasourceUid": datasource,
                 "relativeTimeRange": {"from": 600, "to": 0},
                 "model": {"refId": "A", "datasource": source, "expr": rule["expr"].replace("$", "$$"), "instant": True},
             },
@@ -135,6 +139,7 @@ def _managed(rule: Mapping[str, Any]) -> dict[str, Any]:
             },
         ],
         "for": rule["for"],
+        **kept,
         "noDataState": "OK",
         "execErrState": "Error",
         "isPaused": False,
