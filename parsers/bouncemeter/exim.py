@@ -15,10 +15,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from bouncemeter.blocks import Columns, Row, UsualReader
+from bouncemeter.blocks import Block, Columns, Row, UsualReader
 from bouncemeter.event import NOWHERE, Entry, Event, Outcome, Stage, Step, StepKind
 from bouncemeter.exim_grammar import (
     after_local_part,
+    after_syslog,
     after_target,
     another_kind,
     any_line,
@@ -38,6 +39,7 @@ from bouncemeter.exim_grammar import (
 from bouncemeter.filters import is_discarded
 from bouncemeter.grammar import code_of
 from bouncemeter.plugin import LineReader, UnparsedLineError
+from bouncemeter.repeats import Repeats, repeat_events, repeated_message
 from bouncemeter.stamps import Clock, Stamps
 from bouncemeter.wrappers import Unwrapper, values_inside
 
@@ -142,7 +144,7 @@ class EximParser:
         return _Reader(Stamps(clock))
 
 
-MARKS = ("rejected", "refus", "dropped", " => ", " -> ", " >> ", " ** ", " == ")
+MARKS = ("rejected", "refus", "dropped", " => ", " -> ", " >> ", " ** ", " == ", "message repeated ")
 """Any other message of interest contains one of these: a cheap test before trying other grammars."""
 
 
@@ -168,14 +170,21 @@ class _Reader(UsualReader):
 
     def __init__(self, stamps: Stamps) -> None:
         super().__init__(stamps)
-        self._unwrap = Unwrapper()
+        self._unwrap, self._repeats = Unwrapper(), Repeats()
 
     def __call__(self, line: str, /) -> Sequence[Entry]:
+        return self._line(self._repeats.resolved(line))
+
+    def block(self, text: str) -> Block:
+        """Read a block of lines; see `UsualReader`."""
+        return super().block(self._repeats.resolved_block(text))
+
+    def _line(self, line: str) -> Sequence[Entry]:
         prefix = values_inside(any_line, line, self._unwrap)
         return self._message(prefix, prefix["message"]) if prefix is not None and _is_exim(prefix) else ()
 
     def look_closer(self, row: Row) -> Sequence[Entry]:
-        return self._message({"stamp": row[0]}, row[-1]) if row[0] else self(row[-1])
+        return self._message({"stamp": row[0]}, row[-1]) if row[0] else self._line(row[-1])
 
     def _message(self, prefix: dict[str, str], message: str) -> Sequence[Entry]:
         found = _quoted_target(message) or queue_line.values(message)
@@ -186,6 +195,10 @@ class _Reader(UsualReader):
         found = rejection_by_rule.values(message) or rejection.values(message)
         if found is not None:
             return self._rejection(found, prefix)
+        found = repeated_message.values(message)
+        if found is not None:
+            inner = after_syslog.values(found["message"].removesuffix("]")) or {}
+            return repeat_events(self._message({**prefix, **inner}, inner["message"]), found["number"])
         if flagged.matches(message):
             raise UnparsedLineError("it records an outcome in an unknown form")
         if unknown_refusal.matches(message):

@@ -26,6 +26,7 @@ from bouncemeter.lowering import lowered, lowered_block
 
 __all__ = [
     "after_local_part",
+    "after_syslog",
     "after_target",
     "another_kind",
     "any_line",
@@ -465,6 +466,9 @@ usual_lines = lowered_block(
 # --- a whole line -------------------------------------------------------------------------------------------------
 
 any_line = lowered(start + rest("message"))
+
+after_syslog = lowered(pp.Opt(own_start | process_id) + rest("message"))
+"""A message that syslog says was repeated."""
 
 any_message = lowered(message_id + " " | pp.Regex(r"exim [0-9.]+ daemon started|(?:Start|End) queue run: pid="))
 """The start of lines that no other program writes."""

@@ -32,7 +32,7 @@ from bouncemeter.grammar import (
 from bouncemeter.lowering import lowered, lowered_block
 from bouncemeter.plugin import LineReader, UnparsedLineError
 from bouncemeter.refusals import client, limited, queue_id, refusal_in
-from bouncemeter.repeats import Repeats, any_line
+from bouncemeter.repeats import Repeats, any_line, repeat_events, repeated_message
 from bouncemeter.stamps import Clock, Stamps
 from bouncemeter.wrappers import Unwrapper, values_inside
 
@@ -131,13 +131,6 @@ queue_line = lowered(
 bare_delivery_line = lowered(queue_id("queue_id") + ": " + bare_addressees + details + ending)
 """Some collectors take the brackets out."""
 
-# --- equal messages ---------------------------------------------------------------------------------------------
-
-repeated = lowered(
-    pp.Regex("message repeated ") + pp.Regex("[0-9]{1,6}")("number") + pp.Regex(r" times: \[ ?") + rest("message")
-)
-"""What rsyslog writes in place of equal messages (`$RepeatedMsgReduction on`)."""
-
 # --- outcomes and refusals of no known form -------------------------------------------------------------------------
 
 outcome_of_unknown_form = lowered(
@@ -195,9 +188,6 @@ OUTCOMES = {
 }
 PROBES = frozenset({"deliverable", "undeliverable"})
 """The words after `status=` for address probes, which are not mail."""
-
-MAX_REPEATS = 10_000
-"""How often a message counts at most that a syslog daemon says was repeated."""
 
 DOUBLE_BOUNCE = "double-bounce@"
 """The sender of Postfix's own mail about bounces (double_bounce_sender): treated as the empty sender."""
@@ -345,10 +335,9 @@ class _Reader(UsualReader):
         found = bare_delivery_line.values(message)
         if found is not None:
             return self._queue_line({**prefix, **found})
-        found = repeated.values(message)
+        found = repeated_message.values(message)
         if found is not None:
-            entries = self._message(prefix, found["message"].removesuffix("]"))
-            return [each for each in entries if isinstance(each, Event)] * min(int(found["number"]), MAX_REPEATS)
+            return repeat_events(self._message(prefix, found["message"].removesuffix("]")), found["number"])
         if outcome_of_unknown_form.matches(message):
             raise UnparsedLineError("it records an outcome in an unknown form")
         return ()

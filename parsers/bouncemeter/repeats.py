@@ -7,15 +7,32 @@ form that rsyslog uses, `message repeated 3 times: [ ...]`. It is certain if the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyparsing as pp
 
+from bouncemeter.event import Entry, Event
 from bouncemeter.grammar import own_stamp, rest, syslog_prefix
 from bouncemeter.lowering import lowered
 
-__all__ = ["Repeats", "any_line"]
+__all__ = ["Repeats", "any_line", "repeat_events", "repeated_message"]
 
 any_line = lowered(syslog_prefix + rest("message"))
 """A whole line: what syslog put before the message, and the message."""
+
+repeated_message = lowered(
+    pp.Regex("message repeated ") + pp.Regex("[0-9]{1,6}")("number") + pp.Regex(r" times: \[ ?") + rest("message")
+)
+"""What rsyslog writes in place of equal messages (`$RepeatedMsgReduction on`)."""
+
+MAX_REPEATS = 10_000
+"""How often a message counts at most that a syslog daemon says was repeated."""
+
+
+def repeat_events(entries: Sequence[Entry], number: str) -> Sequence[Entry]:
+    """The outcomes of a message that was repeated so many times."""
+    return [each for each in entries if isinstance(each, Event)] * min(int(number), MAX_REPEATS)
+
 
 _end = pp.Regex(r" times?(?: ---)?(?![^\n])")
 _number = pp.Regex("[0-9]{1,6}")

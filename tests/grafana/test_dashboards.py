@@ -306,7 +306,7 @@ def test_alerts_link_to_existing_dashboards_panels_and_variables() -> None:
 
 
 TEMPLATE = re.compile(
-    r' \$labels\.(?:instance|mta|provider|blocklist|source) | \$values\.A\.Value \| '
+    r" \$labels\.(?:instance|mta|provider|blocklist|source) | \$values\.A\.Value \| "
     r'(?:humanizePercentage|humanize1024|printf "%\.0f") '
 )
 

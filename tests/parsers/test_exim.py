@@ -186,3 +186,17 @@ def test_an_alias_of_a_quoted_address_keeps_both() -> None:
     event = read(f'{ID}** new@e.test <"old one"@d.test> R=dns T=smtp: 550 5.1.1 no')
     assert event is not None
     assert (event.recipient, event.original_recipient) == ("new@e.test", '"old one"@d.test')
+
+
+@pytest.mark.parametrize("inside", ["", "2026-11-25 10:00:00 ", "[7] ", "2026-11-25 10:00:00.123 [7] "])
+def test_messages_that_syslog_says_were_repeated_count_each_time(inside: str) -> None:
+    start = "Nov 25 10:00:00 mx exim[7]: "
+    refusal = f"{inside}H=(x) [203.0.113.5] F=<s@x.test> rejected RCPT <b@d.test>: relay not permitted"
+    lines = [f"{start}message repeated 2 times: [ {refusal}]"]
+    lines += [f"{start}message repeated 3 times: [ {inside}1wAbCd-000097-2X ** b@d.test: Unknown user]"]
+    lines += [f"{start}{refusal}", "Nov 25 10:00:01 mx last message repeated 2 times"]
+    read, block = PARSER.reader(), "".join(f"{line}\n" for line in lines)
+    events = [[(each.outcome, each.recipient) for each in read(line) if isinstance(each, Event)] for line in lines]
+    rejected, bounced = (Outcome.REJECTED, "b@d.test"), (Outcome.BOUNCED, "b@d.test")
+    assert events == [[rejected] * 2, [bounced] * 3, [rejected], [rejected] * 2]
+    assert len(list(PARSER.reader().block(block))) == 8  # type: ignore[attr-defined]

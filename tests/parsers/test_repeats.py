@@ -6,7 +6,8 @@ import pytest
 from bouncemeter.blocks import read_lines
 from bouncemeter.event import Event
 from bouncemeter.plugin import BlockReader
-from bouncemeter.postfix import MAX_REPEATS, PARSER
+from bouncemeter.postfix import PARSER
+from bouncemeter.repeats import MAX_REPEATS
 
 REFUSAL = (
     "NOQUEUE: reject: RCPT from unknown[192.0.2.9]: 554 5.7.1 <b@example.org>: Relay access denied;"

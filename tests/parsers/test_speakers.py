@@ -218,3 +218,28 @@ def test_parse_unparsed_prints_lines_with_file_and_number(tmp_path: Path, bounce
     assert done.stdout == f"{log}:2: {odd}\n".replace("\x1b", "\\x1b")
     assert done.stderr == f"bouncemeter: {log}: 1 lines look like outcomes and could not be read\n"
     assert "ann@" not in bouncemeter("parse", "--unparsed", "--redact", log).stdout
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'failed to expand "${lookup mysql{x}}": lookup of "quota suspended user unknown" gave DEFER: mailbox full',
+        'failed to expand "unknown user ${if": missing }',
+        'Malformed value "quota" (expansion of "user unknown") in the transport',
+        "Permission denied: failed to open /var/lib/unknown-user/mailbox full for linear search",
+        'Child process of p transport (running command "/x virus mailbox full") was terminated by signal 11',
+        "Tainted '/var/mail/suspended' (file or directory name for t transport) not permitted",
+        'Expansion of "/home/virus" (file or directory name for t transport) failed: unknown user',
+    ],
+)
+def test_words_in_a_fault_of_our_own_configuration_decide_nothing(text: str) -> None:
+    assert own(text) == "system_error"
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["550 <s@src.test>: unable to verify address", "550 5.1.0 address rejected", "450 4.1.0 unable to verify address"],
+)
+def test_an_address_that_mail_from_named_is_the_senders(said: str) -> None:
+    code = EnhancedCode.parse(said[4:9]) if said[5] == "." else HARD
+    assert find_reason(code, int(said[:3]), f"{said} (in reply to MAIL FROM command)").reason == "sender_rejected"

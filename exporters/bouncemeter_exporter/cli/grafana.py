@@ -26,7 +26,7 @@ def grafana_export(
     ] = None,
     dashboards_path: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Folder in which Grafana will find the dashboards.  [default: dashboards in DIR]"),
+        typer.Option(metavar="DIR", help="Where Grafana will find the dashboards.  [default: dashboards in DIR]"),
     ] = None,
     runbook_url: Runbook = RUNBOOK,
     **values: float,

@@ -296,7 +296,8 @@ def find_reason(code: EnhancedCode, reply_code: int | None, text: str | None, pr
         found = None if found.reason == UNKNOWN else found
     if found is None:
         found = next(_findings(code, reply_code, words, provider))
-    if found.reason in _ABOUT_AN_ADDRESS and command_of(text) == MAIL:
+    about_an_address = found.reason in _ABOUT_AN_ADDRESS or (found.reason == UNKNOWN and code.subject == 1)
+    if about_an_address and command_of(text) == MAIL:
         found = replace(found, reason="sender_rejected", provider_code=None)
     return replace(found, provider=OTHER) if provider == OURSELVES else found
 

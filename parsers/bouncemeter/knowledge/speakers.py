@@ -27,6 +27,11 @@ _EXIT_STATUS = re.compile(
     r"Command died with status ([0-9]{1,3})\b"
     r"|Child process of .{1,300}? (?:transport|filter) .{0,300}?returned ([0-9]{1,3})\b"
 )
+# Exim's own words for a fault of its configuration or of a command, before words that others may have chosen.
+_OWN_FAULT = re.compile(
+    r"(?:[A-Z][a-z ]{1,60}: )?(?:failed to (?:expand|open) |Malformed value |Expansion of |Tainted |lookup of "
+    r"|Child process of )"
+)
 _INNER_REPLY = re.compile(
     r"(?:\bwith|\breturned|\breplied|\bresponded|\bsaid|\bresponse|\breply|\berror)(?: was| is)?:? ?"
     r"(?P<quote>[\"'\u201c\u2018]+)(?=[245][0-9]{2}[ -])"
@@ -49,10 +54,11 @@ def own_error(text: str) -> str:
 
 
 def exit_status_reason(text: str) -> str | None:
-    """The reason that a command's exit status gives (sysexits.h); None if no command failed."""
+    """The reason that a command's exit status gives (sysexits.h), or that a fault of our own configuration has,
+    whatever words stand in it; None if there is neither."""
     found = _EXIT_STATUS.search(text[:MAX_TEXT])
     if found is None:
-        return None
+        return "system_error" if _OWN_FAULT.match(text) is not None else None
     reason: str = table("knowledge/reasons")["exit_statuses"].get(found[1] or found[2], "system_error")
     return reason
 
