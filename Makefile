@@ -11,7 +11,7 @@ BIN = .venv/bin
 # Many tests wait for a server: more processes than cores.
 PYTEST = -m pytest -q -n $$(($(CORES) + 2)) --dist loadgroup
 
-.PHONY: help run quick test lint format bench fuzz golden docs grafana demo clean
+.PHONY: help run quick test lint format bench fuzz golden docs grafana fleet demo clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,9 @@ docs: .venv/dev.stamp ## write docs/commands.md again
 grafana: .venv/dev.stamp ## write dashboards, provisioning and alerts again
 	$(BIN)/bouncemeter grafana export grafana
 	$(BIN)/bouncemeter rules export grafana/alerts
+
+fleet: .venv/dev.stamp ## time the dashboards on a simulated fleet of ten exporters, over a day and a month
+	$(BIN)/python -m tests.grafana.fleet
 
 demo: .venv/dev.stamp ## serve a simulated day of mail with a Prometheus, to look at the dashboards
 	$(BIN)/python -m tests.grafana.day

@@ -217,13 +217,14 @@ def series(name: str, labels: dict[str, str]) -> str:
     return f"{name}{{{written}}}"
 
 
-def store(base: Path, samples: Iterable[tuple[str, float, float]]) -> None:
-    """Write samples into the storage of a Prometheus that is not running."""
+def store(base: Path, samples: Iterable[tuple[str, float, float]], block: str = "2h") -> None:
+    """Write samples into the storage of a Prometheus that is not running, in blocks of a length."""
     with tempfile.NamedTemporaryFile("w", dir=base, suffix=".om") as file:
         file.writelines(f"{name} {value} {moment}\n" for name, value, moment in samples)
         file.write("# EOF\n")
         file.flush()
-        command = ["promtool", "tsdb", "create-blocks-from", "--quiet", "openmetrics", file.name, str(base / "data")]
+        command = ["promtool", "tsdb", "create-blocks-from", "--quiet", f"--max-block-duration={block}"]
+        command += ["openmetrics", file.name, str(base / "data")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
@@ -237,7 +238,11 @@ def evaluate(base: Path, begin: int, end: int, step: int = 30) -> None:
         waiting = [each for each in waiting if each not in ready]
         names = [each["record"] for each in waiting if "record" in each]
         with Prometheus(base, 1) as prometheus:
-            found = [sample for each in ready for sample in _evaluated(prometheus, each, begin, end, step)]
+            found = [
+                sample
+                for each in ready
+                for sample in _evaluated(prometheus, each, begin, end, 300 if "interval" in each else step)
+            ]
         if found:
             store(base, sorted(found, key=itemgetter(2)))
 

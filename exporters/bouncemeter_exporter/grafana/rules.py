@@ -93,7 +93,11 @@ def rules(values: Mapping[str, float], *, grafana_url: str = GRAFANA, runbook_ur
     def filled(text: str) -> str:
         return re.sub(r"(?<!\{)\{([a-z_]+)\}(?!\})", lambda name: f"{known[name[1]]:g}", text.strip())
 
-    found: Rules = [{"record": each["name"], "expr": filled(each["expr"])} for each in _table()["record"]]
+    found: Rules = [
+        {"record": each["name"], "expr": filled(each["expr"])}
+        | ({"interval": each["interval"]} if "interval" in each else {})
+        for each in _table()["record"]
+    ]
     for each in _table()["alert"]:
         found.append(
             {
@@ -119,9 +123,14 @@ def dashboard_panel(alert: str) -> tuple[str, int]:
 
 
 def as_prometheus(found: Rules) -> str:
-    """The rules as a file for Prometheus, in two groups."""
+    """The rules as a file for Prometheus: recording rules, alerts, and a group for each other interval."""
+    usual = [rule for rule in found if "interval" not in rule]
     groups = [
-        {"name": name, "interval": INTERVAL, "rules": [rule for rule in found if kind in rule]}
+        {"name": name, "interval": INTERVAL, "rules": [rule for rule in usual if kind in rule]}
         for name, kind in (("bouncemeter", "record"), ("bouncemeter-alerts", "alert"))
     ]
+    for interval in sorted({rule["interval"] for rule in found if "interval" in rule}):
+        chosen = [rule for rule in found if rule.get("interval") == interval]
+        plain = [{key: value for key, value in rule.items() if key != "interval"} for rule in chosen]
+        groups.append({"name": f"bouncemeter-{interval}", "interval": interval, "rules": plain})
     return yaml_text({"groups": groups}, "Written by `bouncemeter rules export`; change thresholds there.")
