@@ -178,16 +178,18 @@ def _named(name: str, labels: Labels) -> str:
 
 
 def timed(prometheus: Prometheus, now: int, period: Period) -> Iterator[tuple[str, str, float]]:
-    """The page, the panel and the seconds of every query of every panel."""
-    windows = {
-        "$__rate_interval": f"{period.bar + 30}s",
-        "$__interval_ms": f"{period.bar * 1000}",
-        "$__interval": f"{period.bar}s",
-        "$__range": f"{period.seconds}s",
-        "$recorded": period.recorded,
-    }
+    """The page, the panel and the seconds of every query of every panel. The panel has no name if its row is closed."""
     for page in dashboards(with_defaults({})).values():
-        for panel in (each for row in page["panels"] for each in (row, *row.get("panels", []))):
+        folded = [(each, "") for row in page["panels"] for each in row.get("panels", [])]
+        for panel, title in [*((each, each["title"]) for each in page["panels"]), *folded]:
+            bar = max(period.bar, 60 * int(panel.get("interval", "0m").removesuffix("m")))
+            windows = {
+                "$__rate_interval": f"{bar + 30}s",
+                "$__interval_ms": f"{bar * 1000}",
+                "$__interval": f"{bar}s",
+                "$__range": f"{period.seconds}s",
+                "$recorded": period.recorded,
+            }
             for target in panel.get("targets", []):
                 query = target["expr"]
                 for name, value in windows.items():
@@ -197,9 +199,9 @@ def timed(prometheus: Prometheus, now: int, period: Period) -> Iterator[tuple[st
                 if target["instant"]:
                     prometheus.ask("query", query=query, time=f"{now}")
                 else:
-                    since, step = f"{now - period.seconds}", f"{period.bar}"
+                    since, step = f"{now - period.seconds}", f"{bar}"
                     prometheus.ask("query_range", query=query, start=since, end=f"{now}", step=step)
-                yield page["title"], panel["title"], time.perf_counter() - begin
+                yield page["title"], title, time.perf_counter() - begin
 
 
 def report(prometheus: Prometheus, now: int, period: Period) -> float:
@@ -207,8 +209,8 @@ def report(prometheus: Prometheus, now: int, period: Period) -> float:
     found = list(timed(prometheus, now, period))
     for page in dict.fromkeys(each[0] for each in found):
         _, panel, slowest = max((each for each in found if each[0] == page), key=lambda each: each[2])
-        total = sum(each[2] for each in found if each[0] == page)
-        print(f"{period.name:15} {page:20} {total:6.2f} s   slowest {slowest:5.2f} s ({panel})", flush=True)
+        total = sum(each[2] for each in found if each[0] == page and each[1])
+        print(f"{period.name:15} {page:20} {total:6.2f} s   slowest {slowest:5.2f} s ({panel or 'in a closed row'})", flush=True)
     return max(each[2] for each in found)
 
 

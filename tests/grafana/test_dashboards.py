@@ -287,13 +287,16 @@ def test_every_link_leads_to_a_page_and_keeps_the_time_and_the_selection() -> No
 
 
 @each_page
-def test_the_link_to_a_month_keeps_the_selection_and_asks_recorded_series(page: dict[str, Any]) -> None:
-    (url,) = (each["url"] for each in page["links"] if each["title"] == "30 days")
+@pytest.mark.parametrize(("title", "begin"), [("24 hours", "now-24h"), ("30 days", "now-30d")])
+def test_links_to_longer_times_keep_the_selection_and_ask_recorded_series(
+    page: dict[str, Any], title: str, begin: str
+) -> None:
+    (url,) = (each["url"] for each in page["links"] if each["title"] == title)
     path, _, query = url.partition("?")
     assert path == f"/d/{page['uid']}"
     names = [each["name"] for each in page["templating"]["list"]]
     assert re.findall(r"\$\{(\w+):queryparam\}", query) == names[:-1]
-    assert query.endswith("&var-recorded=.%2A&from=now-30d&to=now")
+    assert query.endswith(f"&var-recorded=.%2A&from={begin}&to=now")
 
 
 @each_panel

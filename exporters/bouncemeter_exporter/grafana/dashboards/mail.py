@@ -209,6 +209,7 @@ def ratio_by_server(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]
         unit="percentunit",
         overrides=meaning.SERVERS,
         limit=(bound, "red"),
+        interval="15m",
     )
 
 

@@ -184,27 +184,28 @@ def dashboard(
                 "tooltip": "",
                 "url": "",
             },
-            _month(uid, names),
+            _recorded(uid, names, "24 hours", "now-24h"),
+            _recorded(uid, names, "30 days", "now-30d"),
         ],
         "templating": {"list": [DATA_SOURCE, *variables]},
         "panels": [_finished(each, uid, variables) for each in _placed(rows)],
     }
 
 
-def _month(uid: str, names: Sequence[str]) -> dict[str, Any]:
-    """A link to the same page over thirty days, with recorded counts."""
+def _recorded(uid: str, names: Sequence[str], title: str, begin: str) -> dict[str, Any]:
+    """A link to the same page over a longer time, with recorded counts."""
     kept = _kept(name for name in ("datasource", *names) if name != "recorded")
     return {
         "type": "link",
-        "title": "30 days",
+        "title": title,
         "tags": [],
         "asDropdown": False,
         "icon": "external link",
         "includeVars": False,
         "keepTime": False,
         "targetBlank": False,
-        "tooltip": "The same page over thirty days, with recorded counts",
-        "url": f"/d/{uid}?{'&'.join(kept)}&var-recorded=.%2A&from=now-30d&to=now",
+        "tooltip": f"The same page over {title}, with recorded counts",
+        "url": f"/d/{uid}?{'&'.join(kept)}&var-recorded=.%2A&from={begin}&to=now",
     }
 
 

@@ -90,6 +90,7 @@ def ratio(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
         overrides=meaning.PROVIDERS,
         limit=(bound, "red"),
         maximum=1,
+        interval="15m",
         links=[link("This provider", shared.PROVIDERS, provider=CLICKED_PROVIDER)],
     )
 

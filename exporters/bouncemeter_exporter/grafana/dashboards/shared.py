@@ -172,6 +172,7 @@ def hard_ratio(queries: Queries, thresholds: Thresholds) -> tuple[Panel, Panel]:
         unit="percentunit",
         overrides=[*meaning.colours(**{"hard bounces": meaning.HARD, "a week ago": "gray"}), before],
         limit=(bound, "red"),
+        interval="15m",
     )
     return tile, graph
 
