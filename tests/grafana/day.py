@@ -232,7 +232,7 @@ def store(base: Path, samples: Iterable[tuple[str, float, float]], block: str = 
 def evaluate(base: Path, begin: int, end: int, step: int = 30, only: str = ".+") -> None:
     """Store the results of the rules, as if Prometheus had evaluated them all along: each recording rule after the
     rules that it uses, then `ALERTS`. `only` is a pattern for the names of the rules."""
-    waiting = [each for each in rules({}) if re.fullmatch(only, each.get("record", each.get("alert")))]
+    waiting = [each for each in rules({}) if re.fullmatch(only, each.get("record") or each["alert"])]
     names = [each["record"] for each in waiting if "record" in each]
     while waiting:
         ready = [each for each in waiting if not any(name in each["expr"] for name in names)]

@@ -83,29 +83,43 @@ MONTH = Period("30 d, recorded", 30 * DAY, HOUR, ".*")
 def counters(chance: random.Random) -> list[Series]:
     """The counters of one exporter."""
     mta = {"mta": "postfix"}
-    found: list[Series] = []
-    for provider, (kind, cls, code, reason) in product(PROVIDERS, ANSWERS):
-        labels = {"kind": kind, "class": cls, "code": code, "reason": reason, "provider": provider}
-        found.append(("mail_bounces_total", mta | labels, chance.choice((0.05, 0.3, 1, 4, 12))))
-    for provider, (outcome, hourly) in product(PROVIDERS, (("delivered", 300), ("bounced", 30), ("expired", 1))):
-        found.append(("mail_recipients_total", mta | {"outcome": outcome, "provider": provider}, hourly))
-    for name, (each, cls) in product(("mail_bounces_by_class_total", "mail_bounced_messages_total"), CLASSES):
-        found.append((name, mta | {"kind": str(each), "class": cls}, 5))
-    for cls, code in dict.fromkeys(each[1:3] for each in ANSWERS):
-        for outcome in ("bounced", "deferred"):
-            found.append(("mail_delivery_attempts_total", mta | {"outcome": outcome, "class": cls, "code": code}, 9))
-    for stage, (kind, cls, code, reason) in product(("connect", "rcpt"), ANSWERS):
-        labels = {"kind": kind, "class": cls, "code": code, "reason": reason, "stage": stage}
-        found.append(("mail_rejections_total", mta | labels, 20))
-    for provider, name in product(PROVIDERS, ("spamhaus", "barracuda", "spamcop")):
-        found.append(("mail_blocklist_hits_total", mta | {"blocklist": name, "provider": provider}, 0.5))
-    for outcome, le in product(("delivered", "bounced"), BUCKETS):
-        found.append(("mail_delivery_delay_seconds_bucket", mta | {"outcome": outcome, "le": le}, 200))
-    for result, hourly in (("event", 4000), ("other", 12000), ("unparsed", 1)):
-        found.append(("bouncemeter_lines_total", mta | {"source": "/var/log/mail.log", "result": result}, hourly))
-    for name in ("bouncemeter_series_dropped_total", "bouncemeter_ledger_evicted_total"):
-        found.append((name, {}, 0))
-    return found
+    answers = [dict(zip(("kind", "class", "code", "reason"), each, strict=True)) for each in ANSWERS]
+    codes = dict.fromkeys(each[1:3] for each in ANSWERS)
+    lines = (("event", 4000.0), ("other", 12000.0), ("unparsed", 1.0))
+    ends = (("delivered", 300.0), ("bounced", 30.0), ("expired", 1.0))
+    of_answers = [
+        *((answer | {"provider": provider}, "mail_bounces_total") for answer in answers for provider in PROVIDERS),
+        *((answer | {"stage": stage}, "mail_rejections_total") for answer in answers for stage in ("connect", "rcpt")),
+    ]
+    return [
+        *((name, mta | own, chance.choice((0.05, 0.3, 1.0, 4.0, 12.0))) for own, name in of_answers),
+        *(
+            ("mail_recipients_total", mta | {"outcome": outcome, "provider": provider}, hourly)
+            for provider, (outcome, hourly) in product(PROVIDERS, ends)
+        ),
+        *(
+            (name, mta | {"kind": str(kind), "class": cls}, 5.0)
+            for name in ("mail_bounces_by_class_total", "mail_bounced_messages_total")
+            for kind, cls in CLASSES
+        ),
+        *(
+            ("mail_delivery_attempts_total", mta | {"outcome": outcome, "class": cls, "code": code}, 9.0)
+            for (cls, code), outcome in product(codes, ("bounced", "deferred"))
+        ),
+        *(
+            ("mail_blocklist_hits_total", mta | {"blocklist": name, "provider": provider}, 0.5)
+            for name, provider in product(("spamhaus", "barracuda", "spamcop"), PROVIDERS)
+        ),
+        *(
+            ("mail_delivery_delay_seconds_bucket", mta | {"outcome": outcome, "le": le}, 200.0)
+            for outcome, le in product(("delivered", "bounced"), BUCKETS)
+        ),
+        *(
+            ("bouncemeter_lines_total", mta | {"source": "/var/log/mail.log", "result": result}, hourly)
+            for result, hourly in lines
+        ),
+        *((name, {}, 0.0) for name in ("bouncemeter_series_dropped_total", "bouncemeter_ledger_evicted_total")),
+    ]
 
 
 def gauges(chance: random.Random, now: float) -> list[Series]:
@@ -210,7 +224,10 @@ def report(prometheus: Prometheus, now: int, period: Period) -> float:
     for page in dict.fromkeys(each[0] for each in found):
         _, panel, slowest = max((each for each in found if each[0] == page), key=lambda each: each[2])
         total = sum(each[2] for each in found if each[0] == page and each[1])
-        print(f"{period.name:15} {page:20} {total:6.2f} s   slowest {slowest:5.2f} s ({panel or 'in a closed row'})", flush=True)
+        print(
+            f"{period.name:15} {page:20} {total:6.2f} s   slowest {slowest:5.2f} s ({panel or 'in a closed row'})",
+            flush=True,
+        )
     return max(each[2] for each in found)
 
 

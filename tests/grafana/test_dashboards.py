@@ -279,7 +279,9 @@ def test_every_link_leads_to_a_page_and_keeps_the_time_and_the_selection() -> No
         here = {each["name"] for each in PAGES[uid]["templating"]["list"]}
         kept = re.findall(r"\$\{(\w+):queryparam\}", query)
         chosen = re.findall(r"var-(\w+)=([^&]+)", query)
-        assert sorted([*kept, *(name for name, _ in chosen)]) == sorted({*(here & names), *(name for name, _ in chosen)})
+        assert sorted([*kept, *(name for name, _ in chosen)]) == sorted(
+            {*(here & names), *(name for name, _ in chosen)}
+        )
         for name, value in chosen:
             assert name in names
             if label := re.fullmatch(r"\$\{__field\.labels\.(\w+)\}", value):

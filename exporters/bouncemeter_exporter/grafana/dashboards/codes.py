@@ -70,7 +70,7 @@ def last_ten_minutes(q: Queries) -> dict[str, Any]:
     return stat(
         "Last 10 min",
         "Recipients that bounced with what is selected in the last ten minutes: whether it still goes on.",
-        q.count("mail_bounces", "10m", now=True),
+        q.count_now("mail_bounces", "10m"),
         colour=meaning.NEUTRAL,
         decimals=0,
     )

@@ -56,22 +56,22 @@ def delivered(q: Queries) -> dict[str, Any]:
     )
 
 
-def refusals(q: Queries, window: str, thresholds: shared.Thresholds, by: str = "provider", *, now: bool = False) -> str:
+def refusals(q: Queries, window: str, thresholds: shared.Thresholds, by: str = "provider") -> str:
     """The share of recipients that each provider refused or deferred, for providers with enough recipients."""
     bounced, delivered = (
-        q.count("mail_bounces", window, by, now=now),
-        q.count("mail_recipients", window, by, now=now, outcome="delivered"),
+        q.count("mail_bounces", window, by),
+        q.count("mail_recipients", window, by, outcome="delivered"),
     )
     return f"{bounced} / (({bounced}) + ({delivered} or {bounced} * 0) >= {thresholds['ratio_recipients']:g})"
 
 
 def refusing(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
     bound = thresholds["provider_refusal_ratio"]
-    each = refusals(q, "1h", thresholds, f"{SERVER}, provider", now=True)
+    each = refusals(q, "1h", thresholds, f"{SERVER}, provider")
     return stat(
         "Refusing us",
         f"Providers that refused or deferred at least {bound:.0%} of {thresholds['ratio_recipients']:g} recipients or"
-        " more of one server in the last hour. Normal: none. Of one that does so for a quarter of an hour an alert tells.",
+        " more of one server in the last hour. Normal: none. If one does so for a quarter of an hour, an alert tells.",
         f"count(count by (provider) ({each} >= {bound:g})) or on () vector(0)",
         unit="none",
         thresholds=levels((None, meaning.DELIVERED), (1, meaning.HARD)),
@@ -120,16 +120,16 @@ def week_ago(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
         },
         [
             Column("provider", "Provider", link=link("This provider", shared.PROVIDERS, provider="${__value.raw}")),
-            Column("recipients", "Recipients", 120),
-            Column("recipients before", "A week ago", 120),
-            Column("hard", "Hard bounces", 130, cell="text", colour=meaning.HARD),
-            Column("hard before", "Hard a week ago", 150),
-            Column("share", "Share", 110, unit="percentunit"),
-            Column("share before", "Share a week ago", 150, unit="percentunit"),
+            Column("recipients", "Recipients", 95),
+            Column("recipients before", "A week ago", 95),
+            Column("hard", "Hard bounces", 125, cell="text", colour=meaning.HARD),
+            Column("hard before", "Hard a week ago", 125),
+            Column("share", "Share", 75, unit="percentunit"),
+            Column("share before", "Share a week ago", 130, unit="percentunit"),
             Column(
                 "growth",
                 "Change",
-                110,
+                85,
                 unit="percentunit",
                 cell="text",
                 thresholds=levels((None, meaning.DELIVERED), (0.01, meaning.SOFT), (0.05, meaning.HARD)),

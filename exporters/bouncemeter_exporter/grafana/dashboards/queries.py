@@ -2,13 +2,15 @@
 
 A dashboard's variable filters every metric that has a label of the same name.
 
-Counts come from the counters themselves, plus `born`, the first values that `increase` cannot see: rules that are loaded
-late hide nothing. Over weeks that is slow. Then the variable `recorded` is `.*`, and counts come from `increase5m`. No
-series has a label `recorded`, so `recorded!~".*"` selects nothing, at no cost, and `recorded=~".*"` selects all; with
-`.+`, it is the other way round.
+Counts come from the counters themselves, plus `born`, the first values that `increase` cannot see: rules that are
+loaded late hide nothing. Over weeks that is slow. Then the variable `recorded` is `.*`, and counts come from
+`increase5m`. No series has a label `recorded`, so `recorded!~".*"` selects nothing, at no cost, and `recorded=~".*"`
+selects all; with `.+`, it is the other way round.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 __all__ = ["BAR", "RANGE", "RATE", "SERVER", "Queries", "or_none"]
 
@@ -91,29 +93,23 @@ class Queries:
         known = f"max_over_time({self.select('bouncemeter_build_info')}[1d])"
         return f"{self.select('up')} and on (job, instance) {known}"
 
-    def count(self, metric: str, window: str, by: str = "", when: str = "", *, now: bool = False, **labels: str) -> str:
-        """The count in a window, by labels or by `SERVER`.
+    def count(self, metric: str, window: str, by: str = "", when: str = "", **labels: str) -> str:
+        """The count in a window, by labels or by `SERVER`. `when` is an offset, or a time other than the query's."""
+        each = [
+            f"{function}({{}}{f'[{window}] {when}'.strip()})"
+            for function in ("increase", "min_over_time", "sum_over_time")
+        ]
+        return self._counted(metric, by, each, labels)
 
-        Args:
-            metric: The metric.
-            window: The window.
-            by: The labels to keep.
-            when: An offset, or a time other than the query's.
-            now: Whether the last minutes matter, which recorded increases do not have yet.
-            labels: The values of labels.
-        """
-        scraped = f"increase({{}}[{window}] {when})".replace(" )", ")")
-        first = f"min_over_time({{}}[{window}] {when})".replace(" )", ")")
-        recorded = "" if now else f"sum_over_time({{}}[{window}] {when})".replace(" )", ")")
-        return self._counted(metric, by, scraped, first, recorded, labels)
+    def count_now(self, metric: str, window: str, by: str = "", **labels: str) -> str:
+        """The count in a short window up to now: the last minutes of it are not recorded yet."""
+        return self._counted(metric, by, [f"increase({{}}[{window}])", f"min_over_time({{}}[{window}])"], labels)
 
     def per_bar(self, metric: str, by: str = "", **labels: str) -> str:
         """The count in each bar of a graph. The rate's window reaches back into the previous bar, so nothing between
         two bars is lost. The rate times the bar's length is the count."""
-        scraped, first, recorded = f"rate({{}}[{RATE}])", f"sum_over_time({{}}[{BAR}])", f"sum_over_time({{}}[{BAR}])"
-        return self._counted(
-            metric, by, scraped, first, recorded, labels, factors=("$__interval_ms / 1000 * ", f"1 / {EVALUATIONS} * ")
-        )
+        each = [f"rate({{}}[{RATE}])", f"sum_over_time({{}}[{BAR}])", f"sum_over_time({{}}[{BAR}])"]
+        return self._counted(metric, by, each, labels, ("$__interval_ms / 1000 * ", f"1 / {EVALUATIONS} * "))
 
     def per_minute(self, metric: str, by: str = "", **labels: str) -> str:
         """The rate per minute at each point of a graph, by labels."""
@@ -136,17 +132,17 @@ class Queries:
         return f"sum without ({', '.join(own)}) "
 
     def _counted(
-        self,
-        metric: str,
-        by: str,
-        scraped: str,
-        first: str,
-        recorded: str,
-        labels: dict[str, str],
-        factors: tuple[str, str] = ("", ""),
+        self, metric: str, by: str, each: Sequence[str], labels: Mapping[str, str], factors: Sequence[str] = ("", "")
     ) -> str:
-        """The sum of the parts of a count, each a query with a place for its selector. Each part is summed first, for
-        `or` is slow on many series."""
+        """The sum of the parts of a count. Each part is summed first, for `or` is slow on many series.
+
+        Args:
+            metric: The metric.
+            by: The labels to keep.
+            each: What to do with the counter, the values it begins with, and its recorded increases, if at all.
+            labels: The values of labels.
+            factors: What to multiply the first two with.
+        """
         aggregation = self.sum_by(metric, by)
 
         def part(query: str, name: str, which: str = "", factor: str = "") -> str:
@@ -154,13 +150,15 @@ class Queries:
             return f"{factor}{aggregation}({query.format(f'{chosen[:-1]}, {which}}}' if which else chosen)})"
 
         if metric not in FROM_ZERO:
-            return part(scraped, f"{metric}_total", factor=factors[0])
-        which = SCRAPED if recorded else ""
-        born = part(first, f"series:{metric}:born", which, factors[1])
-        parts = [part(scraped, f"{metric}_total", which, factors[0]), f'label_replace({born}, "{ADDED}", "yes", "", "")']
-        if recorded:
-            parts.append(part(recorded, f"series:{metric}:increase5m", RECORDED))
-        outer = f"sum by ({by}) " if by and by.split(", ")[0] != SERVER else f"sum without ({ADDED}) "
+            return part(each[0], f"{metric}_total", factor=factors[0])
+        which = SCRAPED if each[2:] else ""
+        born = part(each[1], f"series:{metric}:born", which, factors[1])
+        parts = [
+            part(each[0], f"{metric}_total", which, factors[0]),
+            f'label_replace({born}, "{ADDED}", "yes", "", "")',
+        ]
+        parts += [part(query, f"series:{metric}:increase5m", RECORDED) for query in each[2:]]
+        outer = f"sum without ({ADDED}) " if not by or by.startswith(SERVER) else f"sum by ({by}) "
         return f"{outer}({' or '.join(parts)})"
 
 

@@ -91,7 +91,7 @@ def policy(queries: Queries, thresholds: Thresholds) -> Panel:
         " with most, and messages on the server with most: one message to many is no flood. Normal: a few."
         f" {flood:g} and far more than is usual is a flood, and an alert: find out who"
         " refuses, and why, in the table below.",
-        f"max({queries.count('mail_bounces', '10m', SERVER, now=True, **{'class': '5.7'})})",
+        f"max({queries.count_now('mail_bounces', '10m', SERVER, **{'class': '5.7'})})",
         legend="recipients",
         also=(f"max({queries.count('mail_bounced_messages', '10m', SERVER, **{'class': '5.7'})})", "messages"),
         thresholds=levels((None, meaning.POLICY), (flood, "red")),
