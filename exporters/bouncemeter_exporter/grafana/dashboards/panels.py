@@ -124,6 +124,7 @@ def stat(
             "showPercentChange": False,
             "textMode": "value_and_name" if also else "value",
             "wideLayout": True,
+            **({"text": {"titleSize": 13, "valueSize": 26}} if also else {}),
         },
         defaults,
         [
