@@ -12,7 +12,7 @@ BIN = .venv/bin
 # Many tests wait for a server: more processes than cores.
 PYTEST = -m pytest -q -n $$(($(CORES) + 2)) --dist loadgroup
 
-.PHONY: help run quick test lint format bench fuzz golden docs grafana trial demo clean
+.PHONY: help run quick test lint format bench fuzz golden docs grafana trial fleet demo clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -59,6 +59,9 @@ grafana: .venv/dev.stamp ## write dashboards, provisioning and alerts again
 trial: .venv/dev.stamp ## try all alerts on WEEKS=2 of simulated servers of many kinds: half an hour or more
 	sh tests/servers/install
 	$(BIN)/python -m tests.grafana.trial $(WEEKS)
+
+fleet: .venv/dev.stamp ## time the dashboards on a simulated fleet of ten exporters, over a day and a month
+	$(BIN)/python -m tests.grafana.fleet
 
 demo: .venv/dev.stamp ## serve a simulated day of mail with a Prometheus, to look at the dashboards
 	$(BIN)/python -m tests.grafana.day

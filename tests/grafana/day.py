@@ -217,27 +217,33 @@ def series(name: str, labels: dict[str, str]) -> str:
     return f"{name}{{{written}}}"
 
 
-def store(base: Path, samples: Iterable[tuple[str, float, float]]) -> None:
-    """Write samples into the storage of a Prometheus that is not running."""
+def store(base: Path, samples: Iterable[tuple[str, float, float]], block: str = "2h") -> None:
+    """Write samples into the storage of a Prometheus that is not running, in blocks of a length."""
     with tempfile.NamedTemporaryFile("w", dir=base, suffix=".om") as file:
         file.writelines(f"{name} {value} {moment}\n" for name, value, moment in samples)
         file.write("# EOF\n")
         file.flush()
-        command = ["promtool", "tsdb", "create-blocks-from", "--quiet", "openmetrics", file.name, str(base / "data")]
+        command = ["promtool", "tsdb", "create-blocks-from", "--quiet", f"--max-block-duration={block}"]
+        command += ["openmetrics", file.name, str(base / "data")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
 
-def evaluate(base: Path, begin: int, end: int, step: int = 30) -> None:
+def evaluate(base: Path, begin: int, end: int, step: int = 30, only: str = ".+") -> None:
     """Store the results of the rules, as if Prometheus had evaluated them all along: each recording rule after the
-    rules that it uses, then `ALERTS`."""
-    waiting, names = rules({}), [each["record"] for each in rules({}) if "record" in each]
+    rules that it uses, then `ALERTS`. `only` is a pattern for the names of the rules."""
+    waiting = [each for each in rules({}) if re.fullmatch(only, each.get("record") or each["alert"])]
+    names = [each["record"] for each in waiting if "record" in each]
     while waiting:
         ready = [each for each in waiting if not any(name in each["expr"] for name in names)]
         waiting = [each for each in waiting if each not in ready]
         names = [each["record"] for each in waiting if "record" in each]
         with Prometheus(base, 1) as prometheus:
-            found = [sample for each in ready for sample in _evaluated(prometheus, each, begin, end, step)]
+            found = [
+                sample
+                for each in ready
+                for sample in _evaluated(prometheus, each, begin, end, 300 if "interval" in each else step)
+            ]
         if found:
             store(base, sorted(found, key=itemgetter(2)))
 
@@ -245,7 +251,8 @@ def evaluate(base: Path, begin: int, end: int, step: int = 30) -> None:
 def _evaluated(
     prometheus: Prometheus, rule: dict[str, Any], begin: int, end: int, step: int
 ) -> Iterator[tuple[str, float, float]]:
-    answer = prometheus.ask("query_range", query=rule["expr"], start=str(begin), end=str(end), step=str(step))
+    # As in a real Prometheus, not at the full minute, where a graph's bars begin.
+    answer = prometheus.ask("query_range", query=rule["expr"], start=str(begin + 7), end=str(end), step=str(step))
     for each in answer["result"]:
         labels = {name: value for name, value in each["metric"].items() if name != "__name__"}
         if "record" in rule:

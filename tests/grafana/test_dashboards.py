@@ -32,7 +32,7 @@ Panel = dict[str, Any]
 DEFAULTS = {name: each.value for name, each in thresholds().items()}
 PAGES = {page["uid"]: page for page in dashboards(DEFAULTS).values()}
 
-WINDOWS = {"$__rate_interval": "5m", "$__range": "6h", "$__interval_ms": "300000"}
+WINDOWS = {"$__rate_interval": "5m", "$__range": "6h", "$__interval_ms": "300000", "$__interval": "5m"}
 
 
 def panels(page: dict[str, Any], kinds: str = ".+") -> Iterator[Panel]:
@@ -118,7 +118,9 @@ def test_a_page_can_be_imported_and_provisioned(page: dict[str, Any]) -> None:
 @each_page
 def test_variables_narrow_each_other(page: dict[str, Any]) -> None:
     names: list[str] = []
-    for variable in page["templating"]["list"][1:]:
+    recorded = page["templating"]["list"][-1]
+    assert (recorded["name"], recorded["current"]["value"]) == ("recorded", ".+")
+    for variable in page["templating"]["list"][1:-1]:
         assert variable["multi"]
         assert variable["includeAll"]
         assert variable["allValue"] == ".+"
@@ -268,17 +270,45 @@ def links() -> Iterator[tuple[str, Panel, str]]:
 def test_every_link_leads_to_a_page_and_keeps_the_time_and_the_selection() -> None:
     found = [each for each in links() if not each[2].startswith("/alerting/")]
     assert len(found) > 30
-    for _, panel, url in found:
+    for uid, panel, url in found:
         path, _, query = url.partition("?")
         target = PAGES[path.removeprefix("/d/")]
         names = {each["name"] for each in target["templating"]["list"]}
         parts = query.split("&")
         assert parts[-1] == "${__url_time_range}"
-        assert {f"${{{name}:queryparam}}" for name in ("datasource", "job", "instance", "mta")} <= {*parts}
-        for name, value in re.findall(r"var-(\w+)=([^&]+)", query):
+        here = {each["name"] for each in PAGES[uid]["templating"]["list"]}
+        kept = re.findall(r"\$\{(\w+):queryparam\}", query)
+        chosen = re.findall(r"var-(\w+)=([^&]+)", query)
+        assert sorted([*kept, *(name for name, _ in chosen)]) == sorted(
+            {*(here & names), *(name for name, _ in chosen)}
+        )
+        for name, value in chosen:
             assert name in names
             if label := re.fullmatch(r"\$\{__field\.labels\.(\w+)\}", value):
                 assert label[1] in panel["targets"][0]["expr"]
+
+
+@each_page
+@pytest.mark.parametrize(("title", "begin"), [("24 hours", "now-24h"), ("30 days", "now-30d")])
+def test_links_to_longer_times_keep_the_selection_and_ask_recorded_series(
+    page: dict[str, Any], title: str, begin: str
+) -> None:
+    (url,) = (each["url"] for each in page["links"] if each["title"] == title)
+    path, _, query = url.partition("?")
+    assert path == f"/d/{page['uid']}"
+    names = [each["name"] for each in page["templating"]["list"]]
+    assert re.findall(r"\$\{(\w+):queryparam\}", query) == names[:-1]
+    assert query.endswith(f"&var-recorded=.%2A&from={begin}&to=now")
+
+
+@each_panel
+def test_every_filter_acts_or_the_panel_says_that_it_does_not(page: dict[str, Any], panel: Panel) -> None:
+    said = dict(re.findall(r"Not a filter of (this panel|all of this panel): ([a-z, ]+)\.", panel["description"]))
+    for variable in page["templating"]["list"][1:-1]:
+        acts = [f'=~"${variable["name"]}"' in target["expr"] for target in panel["targets"]]
+        label = variable["label"].lower()
+        assert (label in said.get("this panel", "").split(", ")) == (not any(acts)), label
+        assert (label in said.get("all of this panel", "").split(", ")) == (any(acts) and not all(acts)), label
 
 
 def test_cells_of_codes_providers_and_reasons_are_links() -> None:
@@ -389,7 +419,7 @@ def test_every_query_of_every_panel_answers(afternoon: tuple[Prometheus, Path]) 
         for mark in page["annotations"]["list"]:
             begin, end = f"{now - 6 * HOUR}", f"{now}"
             assert prometheus.ask("query_range", query=written(mark["expr"]), start=begin, end=end, step="60")["result"]
-        for variable in page["templating"]["list"][1:]:
+        for variable in page["templating"]["list"][1:-1]:
             match = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
             assert match
             assert prometheus.ask(f"label/{match[2]}/values", **{"match[]": written(match[1])})

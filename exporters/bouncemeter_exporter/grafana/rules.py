@@ -46,9 +46,6 @@ DASHBOARDS = "/var/lib/grafana/dashboards"
 
 INTERVAL = "30s"
 
-BASELINE = "baseline"
-"""Marks a rule that says what is usual."""
-
 DATASOURCE, FOLDER = "bouncemeter-prometheus", "Mail"
 """The uid of Grafana's data source, and Grafana's folder for dashboards and alerts."""
 
@@ -102,8 +99,13 @@ def rules(values: Mapping[str, float], *, grafana_url: str = GRAFANA, runbook_ur
         return re.sub(r"(?<!\{)\{([a-z_]+)\}(?!\})", lambda name: f"{known[name[1]]:g}", text.strip())
 
     signals = [Signal(each, known) for each in _table()["signal"]]
-    found: Rules = [{"record": each["name"], "expr": filled(each["expr"])} for each in _table()["record"]]
-    found += signal_rules(signals) + [{**rule, BASELINE: True} for rule in baselines(signals)]
+    found: Rules = [
+        {"record": each["name"], "expr": filled(each["expr"])}
+        | ({"interval": each["interval"]} if "interval" in each else {})
+        for each in _table()["record"]
+    ]
+    found += signal_rules(signals)
+    found += [{**rule, "interval": f"{BASELINE_INTERVAL}m"} for rule in baselines(signals)]
     for each in _table()["alert"]:
         kept = {"keep_firing_for": each["keep"]} if "keep" in each else {}
         details = {"details": _details(each)} if "details" in each else {}
@@ -223,11 +225,12 @@ COMMENT = "Written by `bouncemeter rules export`; change thresholds there."
 
 
 def _groups(found: Rules) -> list[dict[str, Any]]:
-    """The rules in groups: what changes slowly in one of its own."""
-    slow = [{name: text for name, text in rule.items() if name != BASELINE} for rule in found if BASELINE in rule]
-    fast = [rule for rule in found if BASELINE not in rule]
-    return [
-        {"name": "bouncemeter", "interval": INTERVAL, "rules": [rule for rule in fast if "record" in rule]},
-        {"name": "bouncemeter-baselines", "interval": f"{BASELINE_INTERVAL}m", "rules": slow},
-        {"name": "bouncemeter-alerts", "interval": INTERVAL, "rules": [rule for rule in fast if "alert" in rule]},
-    ]
+    """The rules in groups: recording rules, a group for each other interval, alerts."""
+    usual = [rule for rule in found if "interval" not in rule]
+    groups = [{"name": "bouncemeter", "interval": INTERVAL, "rules": [rule for rule in usual if "record" in rule]}]
+    for interval in sorted({rule["interval"] for rule in found if "interval" in rule}):
+        chosen = [rule for rule in found if rule.get("interval") == interval]
+        plain = [{key: value for key, value in rule.items() if key != "interval"} for rule in chosen]
+        groups.append({"name": f"bouncemeter-{interval}", "interval": interval, "rules": plain})
+    alerts = [rule for rule in usual if "alert" in rule]
+    return [*groups, {"name": "bouncemeter-alerts", "interval": INTERVAL, "rules": alerts}]

@@ -44,8 +44,10 @@ def recipients(q: Queries) -> dict[str, Any]:
     return stat(
         "Recipients",
         "Recipients that bounced with what is selected, in the time that is shown: hard ones when refused for good,"
-        " soft ones at the first deferral.",
+        " soft ones at the first deferral. Beside it, how many messages it was.",
         q.count("mail_bounces", RANGE),
+        legend="recipients",
+        also=(q.count("mail_bounced_messages", RANGE), "messages"),
         colour=meaning.NEUTRAL,
         decimals=0,
     )
@@ -68,7 +70,7 @@ def last_ten_minutes(q: Queries) -> dict[str, Any]:
     return stat(
         "Last 10 min",
         "Recipients that bounced with what is selected in the last ten minutes: whether it still goes on.",
-        q.count("mail_bounces", "10m"),
+        q.count_now("mail_bounces", "10m"),
         colour=meaning.NEUTRAL,
         decimals=0,
     )

@@ -7,8 +7,9 @@ from typing import Any
 from bouncemeter_exporter.grafana.dashboards import meaning, shared
 from bouncemeter_exporter.grafana.dashboards.pages import Folded, link
 from bouncemeter_exporter.grafana.dashboards.pages import dashboard as page
-from bouncemeter_exporter.grafana.dashboards.panels import bars, lines, sized, stat
-from bouncemeter_exporter.grafana.dashboards.queries import RANGE, Queries, or_none
+from bouncemeter_exporter.grafana.dashboards.panels import bars, levels, lines, sized, stat
+from bouncemeter_exporter.grafana.dashboards.queries import RANGE, SERVER, Queries, or_none
+from bouncemeter_exporter.grafana.dashboards.tables import Column, table
 from bouncemeter_exporter.grafana.dashboards.variables import PROVIDER, SERVERS
 
 __all__ = ["dashboard"]
@@ -39,7 +40,11 @@ def dashboard(thresholds: shared.Thresholds) -> dict[str, Any]:
             [sized(12, 9, by_provider(q)), sized(12, 9, by_code(q))],
             [sized(24, 8, shared.alerts_that_fired())],
             Folded(
-                "By mail server", [[sized(12, 8, ratio_by_server(q, thresholds)), sized(12, 8, bounces_by_server(q))]]
+                "By mail server",
+                [
+                    [sized(24, 8, servers(q, thresholds))],
+                    [sized(12, 8, ratio_by_server(q, thresholds)), sized(12, 8, bounces_by_server(q))],
+                ],
             ),
             Folded("Mail that our own servers refused", [[sized(12, 8, rejections(q)), sized(12, 8, rejected_for(q))]]),
             Folded("Blocklists", [[sized(24, 8, blocklists(q, thresholds))]]),
@@ -63,8 +68,10 @@ def refused(q: Queries) -> dict[str, Any]:
     return stat(
         "Hard bounces",
         "Recipients that were refused for good in the time that is shown. Some always are: addresses die. Whether they"
-        " are many is told by the ratio.",
+        " are many is told by the ratio. Below, how many messages it was.",
         q.count("mail_bounces", RANGE, kind="hard"),
+        legend="recipients",
+        also=(q.count("mail_bounced_messages", RANGE, kind="hard"), "messages"),
         colour=meaning.HARD,
         decimals=0,
         links=[link("Hard bounces by code", shared.CODES, kind="hard")],
@@ -103,8 +110,8 @@ def policy_graph(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
         f" ({thresholds['policy_flood']:g}, if it is also {thresholds['policy_flood_factor']:g} times the usual)."
         " Normal: far below. If it rises: who refuses, and with which reason, stands in the tables below.",
         (
-            or_none(f"topk(9, {q.count('mail_bounces', '10m', 'instance, mta', **POLICY)})", "instance"),
-            "{{instance}} {{mta}}",
+            or_none(f"topk(9, {q.count('mail_bounces', '10m', SERVER, **POLICY)})", "instance"),
+            shared.BY_SERVER,
         ),
         unit="locale",
         overrides=[meaning.shades(meaning.POLICY, ".+ .+"), *meaning.colours(none="gray")],
@@ -151,19 +158,58 @@ def by_code(q: Queries) -> dict[str, Any]:
     )
 
 
+def servers(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
+    few, bound = thresholds["ratio_recipients"], thresholds["hard_bounce_ratio"]
+    all_ = q.count("mail_recipients", RANGE, SERVER)
+    none = f"{all_} * 0"
+    hard = f"({q.count('mail_bounces', RANGE, SERVER, kind='hard')} or {none})"
+    return table(
+        "Mail servers",
+        "Each mail server in the time that is shown, with the labels of its target: recipients, those refused for good,"
+        " and those refused for policy. Normal: the same shares on all. One that stands out has a sender, or an"
+        " address, of bad repute.",
+        {
+            "recipients": all_,
+            "hard": hard,
+            "policy": f"{q.count('mail_bounces', RANGE, SERVER, kind='hard', **POLICY)} or {none}",
+            "messages": q.count("mail_bounced_messages", RANGE, SERVER, kind="hard", **POLICY),
+            "ratio": f"{hard} / ({all_} >= {few:g})",
+        },
+        [
+            Column("instance", "Instance"),
+            Column("mta", "Mail server", 110),
+            Column("job", "Job", 110),
+            Column("recipients", "Recipients", 100),
+            Column("hard", "Hard", 70, cell="text", colour=meaning.HARD),
+            Column("policy", "5.7.x", 70, cell="text", colour=meaning.POLICY),
+            Column("messages", "5.7.x messages", 125),
+            Column(
+                "ratio",
+                "Hard ratio",
+                120,
+                unit="percentunit",
+                cell="gauge",
+                thresholds=levels((None, meaning.DELIVERED), (bound, meaning.HARD)),
+            ),
+        ],
+        sort="Hard",
+    )
+
+
 def ratio_by_server(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
     few, bound = thresholds["ratio_recipients"], thresholds["hard_bounce_ratio"]
     refused, all_ = (
-        q.count("mail_bounces", "1h", shared.SERVER, kind="hard"),
-        q.count("mail_recipients", "1h", shared.SERVER),
+        q.count("mail_bounces", "1h", SERVER, kind="hard"),
+        q.count("mail_recipients", "1h", SERVER),
     )
     return lines(
         "Hard-bounce ratio by server",
         "As above, of each server: the ten with the highest. The alert looks at each alone.",
-        (or_none(f"topk(10, {refused} / ({all_} >= {few:g}))", "instance"), "{{instance}} {{mta}}"),
+        (or_none(f"topk(10, {refused} / ({all_} >= {few:g}))", "instance"), shared.BY_SERVER),
         unit="percentunit",
         overrides=meaning.SERVERS,
         limit=(bound, "red"),
+        interval="15m",
     )
 
 
@@ -173,8 +219,8 @@ def bounces_by_server(q: Queries) -> dict[str, Any]:
         "Which servers' mail is refused for good: the ten with most at each time. One that stands out has a sender, or"
         " an address, of bad repute.",
         (
-            or_none(f"topk(10, {q.per_bar('mail_bounces', 'instance, mta', kind='hard')})", "instance"),
-            "{{instance}} {{mta}}",
+            or_none(f"topk(10, {q.per_bar('mail_bounces', SERVER, kind='hard')})", "instance"),
+            shared.BY_SERVER,
         ),
         overrides=meaning.SERVERS,
     )

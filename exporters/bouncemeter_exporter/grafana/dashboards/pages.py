@@ -5,7 +5,8 @@ A page is a list of rows of panels. The position of each panel follows from its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from bouncemeter_exporter.grafana.dashboards.panels import DATASOURCE, Panel
@@ -30,7 +31,7 @@ class Folded(NamedTuple):
     rows: list[list[Panel]]
 
 
-SHARED_VARIABLES = ("datasource", "job", "instance", "mta")
+SHARED_VARIABLES = ("datasource", "job", "instance", "mta", "provider", "recorded")
 """Variables that all dashboards have."""
 
 
@@ -42,9 +43,14 @@ def link(title: str, uid: str, **variables: str) -> dict[str, Any]:
         uid: The uid of the dashboard.
         variables: The values to set, by name.
     """
-    kept = [f"${{{each}:queryparam}}" for each in SHARED_VARIABLES]
+    kept = _kept(each for each in SHARED_VARIABLES if each not in variables)
     chosen = [f"var-{name}={value}" for name, value in variables.items()]
     return {"title": title, "url": f"/d/{uid}?{'&'.join([*kept, *chosen])}&${{__url_time_range}}"}
+
+
+def _kept(names: Iterable[str]) -> list[str]:
+    """The part of a link that keeps variables as they are."""
+    return [f"${{{each}:queryparam}}" for each in names]
 
 
 def variable(name: str, label: str, query: str) -> dict[str, Any]:
@@ -98,6 +104,25 @@ FIRING = {
 """Queries for firing alerts, by severity and its colour."""
 
 
+RECORDED = {
+    "type": "custom",
+    "name": "recorded",
+    "label": "Counts",
+    "query": "every scrape : .+, recorded : .*",
+    "current": {"selected": True, "text": "every scrape", "value": ".+"},
+    "options": [
+        {"selected": True, "text": "every scrape", "value": ".+"},
+        {"selected": False, "text": "recorded", "value": ".*"},
+    ],
+    "description": "Recorded counts are fast over weeks. They begin when the recording rules were loaded.",
+    "multi": False,
+    "includeAll": False,
+    "hide": 0,
+    "skipUrlSync": False,
+}
+"""Where counts come from; see `queries`."""
+
+
 def _marked(firing: str, severity: str, colour: str) -> dict[str, Any]:
     """An annotation that marks when alerts fire."""
     return {
@@ -130,6 +155,8 @@ def dashboard(
         variables: What users can select, besides the data source.
         rows: Rows of panels, headings and folded rows, from the top.
     """
+    variables = [*variables, RECORDED]
+    names = [str(each["name"]) for each in variables]
     return {
         "uid": uid,
         "title": title,
@@ -156,11 +183,67 @@ def dashboard(
                 "targetBlank": False,
                 "tooltip": "",
                 "url": "",
-            }
+            },
+            _recorded(uid, names, "24 hours", "now-24h"),
+            _recorded(uid, names, "30 days", "now-30d"),
         ],
         "templating": {"list": [DATA_SOURCE, *variables]},
-        "panels": _placed(rows),
+        "panels": [_finished(each, uid, variables) for each in _placed(rows)],
     }
+
+
+def _recorded(uid: str, names: Sequence[str], title: str, begin: str) -> dict[str, Any]:
+    """A link to the same page over a longer time, with recorded counts."""
+    kept = _kept(name for name in ("datasource", *names) if name != "recorded")
+    return {
+        "type": "link",
+        "title": title,
+        "tags": [],
+        "asDropdown": False,
+        "icon": "external link",
+        "includeVars": False,
+        "keepTime": False,
+        "targetBlank": False,
+        "tooltip": f"The same page over {title}, with recorded counts",
+        "url": f"/d/{uid}?{'&'.join(kept)}&var-recorded=.%2A&from={begin}&to=now",
+    }
+
+
+def _finished(panel: Panel, uid: str, variables: Sequence[dict[str, Any]]) -> Panel:
+    """A panel that says which filters of its page do not act, and whose links to its own page keep them all."""
+    if panel["type"] == "row":
+        return panel | {"panels": [_finished(each, uid, variables) for each in panel["panels"]]}
+    filters = {each["name"]: str(each["label"]) for each in variables if each["name"] != "recorded"}
+    acting = [{name for name in filters if f'"${name}"' in each["expr"]} for each in panel["targets"]]
+    text = panel["description"]
+    for which, found in (
+        ("this panel", [filters[name] for name in filters if not any(name in each for each in acting)]),
+        (
+            "all of this panel",
+            [
+                filters[name]
+                for name in filters
+                if any(name in each for each in acting) and not all(name in each for each in acting)
+            ],
+        ),
+    ):
+        if found:
+            text += f" Not a filter of {which}: {', '.join(found).lower()}."
+    own = [name for name in filters if name not in SHARED_VARIABLES]
+
+    def linked(value: Any) -> Any:  # noqa: ANN401 - any part of a panel
+        if isinstance(value, list):
+            return [linked(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        found = {key: linked(each) for key, each in value.items()}
+        url = found.get("url")
+        if isinstance(url, str) and url.startswith(f"/d/{uid}?"):
+            kept = _kept(name for name in own if f"var-{name}=" not in url)
+            found["url"] = re.sub(r"\?", "?" + "".join(f"{each}&" for each in kept), url, count=1)
+        return found
+
+    return {**panel, "description": text, "fieldConfig": linked(panel["fieldConfig"])}
 
 
 def _placed(rows: Sequence[list[Panel] | str | Folded]) -> list[Panel]:

@@ -83,8 +83,9 @@ def stat(
     decimals: int | None = None,
     links: Sequence[Mapping[str, Any]] = (),
     legend: str = "",
+    also: tuple[str, str] | None = None,
 ) -> Panel:
-    """One number, for now or for the time range shown.
+    """One number, or two, for now or for the time range shown.
 
     Args:
         title, text: What it is, in a word and in sentences.
@@ -97,6 +98,7 @@ def stat(
         decimals: Digits after the decimal point.
         links: Where a click leads.
         legend: The name of the series.
+        also: A second query and its name: a number without a colour of its own.
     """
     defaults: dict[str, Any] = {
         "unit": unit,
@@ -112,7 +114,7 @@ def stat(
         "stat",
         title,
         text,
-        [(query, legend)],
+        [(query, legend), *([also] if also else [])],
         {
             "colorMode": "value",
             "graphMode": "none",
@@ -120,10 +122,18 @@ def stat(
             "orientation": "auto",
             "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
             "showPercentChange": False,
-            "textMode": "value",
+            "textMode": "value_and_name" if also else "value",
             "wideLayout": True,
+            **({"text": {"titleSize": 13, "valueSize": 26}} if also else {}),
         },
         defaults,
+        [
+            {
+                "matcher": {"id": "byName", "options": name},
+                "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": "text"}}],
+            }
+            for _, name in ([also] if also else [])
+        ],
         now=True,
     )
 

@@ -8,7 +8,7 @@ from bouncemeter_exporter.grafana.dashboards import meaning, shared
 from bouncemeter_exporter.grafana.dashboards.pages import dashboard as page
 from bouncemeter_exporter.grafana.dashboards.pages import link
 from bouncemeter_exporter.grafana.dashboards.panels import levels, lines, sized, stat
-from bouncemeter_exporter.grafana.dashboards.queries import RANGE, Queries, or_none
+from bouncemeter_exporter.grafana.dashboards.queries import RANGE, SERVER, Queries, or_none
 from bouncemeter_exporter.grafana.dashboards.tables import Column, table
 from bouncemeter_exporter.grafana.dashboards.variables import PROVIDER, SERVERS
 
@@ -41,6 +41,7 @@ def dashboard(thresholds: shared.Thresholds) -> dict[str, Any]:
             [sized(15, 11, answers(q)), sized(9, 11, blocklists(q))],
             [sized(12, 9, hard(q)), sized(12, 9, soft(q))],
             [sized(12, 9, policy(q, thresholds)), sized(12, 9, waiting(q))],
+            [sized(24, 9, week_ago(q, thresholds))],
         ],
     )
 
@@ -55,22 +56,23 @@ def delivered(q: Queries) -> dict[str, Any]:
     )
 
 
-def refusals(q: Queries, window: str, thresholds: shared.Thresholds) -> str:
+def refusals(q: Queries, window: str, thresholds: shared.Thresholds, by: str = "provider") -> str:
     """The share of recipients that each provider refused or deferred, for providers with enough recipients."""
     bounced, delivered = (
-        q.count("mail_bounces", window, "provider"),
-        q.count("mail_recipients", window, "provider", outcome="delivered"),
+        q.count("mail_bounces", window, by),
+        q.count("mail_recipients", window, by, outcome="delivered"),
     )
     return f"{bounced} / (({bounced}) + ({delivered} or {bounced} * 0) >= {thresholds['ratio_recipients']:g})"
 
 
 def refusing(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
     bound = thresholds["provider_refusal_ratio"]
+    each = refusals(q, "1h", thresholds, f"{SERVER}, provider")
     return stat(
         "Refusing us",
         f"Providers that refused or deferred at least {bound:.0%} of {thresholds['ratio_recipients']:g} recipients or"
-        " more in the last hour. Normal: none. Of one that does so for a quarter of an hour an alert tells.",
-        f"count({refusals(q, '1h', thresholds)} >= {bound:g}) or on () vector(0)",
+        " more of one server in the last hour. Normal: none. If one does so for a quarter of an hour, an alert tells.",
+        f"count(count by (provider) ({each} >= {bound:g})) or on () vector(0)",
         unit="none",
         thresholds=levels((None, meaning.DELIVERED), (1, meaning.HARD)),
         mappings=[meaning.values(**{"0": ("none", meaning.DELIVERED)})],
@@ -88,7 +90,52 @@ def ratio(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
         overrides=meaning.PROVIDERS,
         limit=(bound, "red"),
         maximum=1,
+        interval="15m",
         links=[link("This provider", shared.PROVIDERS, provider=CLICKED_PROVIDER)],
+    )
+
+
+def week_ago(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
+    by, few = "provider", thresholds["ratio_recipients"]
+
+    def counted(when: str) -> tuple[str, str, str]:
+        all_ = q.count("mail_recipients", RANGE, by, when)
+        refused = f"({q.count('mail_bounces', RANGE, by, when, kind='hard')} or {all_} * 0)"
+        return all_, refused, f"{refused} / ({all_} >= {few:g})"
+
+    (all_, refused, ratio), (all_before, refused_before, ratio_before) = counted(""), counted("offset 1w")
+    return table(
+        "Now, and a week ago",
+        "What each provider refused for good in the time that is shown, and in the same time a week ago: recipients,"
+        f" hard bounces, and their share of at least {few:g} recipients. Normal: alike. A share that has grown at one"
+        " provider is its doing, at all of them yours.",
+        {
+            "recipients": or_none(all_, by),
+            "recipients before": all_before,
+            "hard": refused,
+            "hard before": refused_before,
+            "share": ratio,
+            "share before": ratio_before,
+            "growth": f"{ratio} - {ratio_before}",
+        },
+        [
+            Column("provider", "Provider", link=link("This provider", shared.PROVIDERS, provider="${__value.raw}")),
+            Column("recipients", "Recipients", 95),
+            Column("recipients before", "A week ago", 95),
+            Column("hard", "Hard bounces", 125, cell="text", colour=meaning.HARD),
+            Column("hard before", "Hard a week ago", 125),
+            Column("share", "Share", 75, unit="percentunit"),
+            Column("share before", "Share a week ago", 130, unit="percentunit"),
+            Column(
+                "growth",
+                "Change",
+                85,
+                unit="percentunit",
+                cell="text",
+                thresholds=levels((None, meaning.DELIVERED), (0.01, meaning.SOFT), (0.05, meaning.HARD)),
+            ),
+        ],
+        sort="Hard bounces",
     )
 
 

@@ -8,7 +8,7 @@ from bouncemeter_exporter.grafana.dashboards import meaning, shared
 from bouncemeter_exporter.grafana.dashboards.pages import dashboard as page
 from bouncemeter_exporter.grafana.dashboards.pages import link
 from bouncemeter_exporter.grafana.dashboards.panels import bars, heatmap, levels, lines, sized, stat
-from bouncemeter_exporter.grafana.dashboards.queries import RANGE, RATE, Queries, or_none
+from bouncemeter_exporter.grafana.dashboards.queries import RANGE, RATE, SERVER, Queries, or_none
 from bouncemeter_exporter.grafana.dashboards.tables import Column, table
 from bouncemeter_exporter.grafana.dashboards.variables import PROVIDER, SERVERS
 
@@ -97,13 +97,15 @@ def log_age(q: Queries) -> dict[str, Any]:
 
 def unparsed(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
     bound = thresholds["unparsed_ratio"]
-    counted = q.count("bouncemeter_lines", RANGE, result="unparsed")
-    outcomes = q.count("bouncemeter_lines", RANGE, result="~event|unparsed")
+    by = f"{SERVER}, source"
+    counted = q.count("bouncemeter_lines", RANGE, by, result="unparsed")
+    outcomes = q.count("bouncemeter_lines", RANGE, by, result="~event|unparsed")
     return stat(
         "Unparsed",
-        "Share of outcome lines that could not be read, in the time that is shown: what they say is not counted."
+        "Share of outcome lines that could not be read, in the time that is shown, of the source with most (and at"
+        " least 20): what they say is not counted."
         f" Normal: none. From {bound:.0%} in an hour on there is an alert: `bouncemeter parse FILE` shows such lines.",
-        f"{counted} / ({outcomes} > 0)",
+        f"max({counted} / ({outcomes} >= 20))",
         unit="percentunit",
         thresholds=levels((None, "green"), (bound, "red")),
         nothing="no mail",
@@ -111,9 +113,8 @@ def unparsed(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
     )
 
 
-def _unread(q: Queries, by: str) -> str:
-    size, offset = q.select("bouncemeter_source_size_bytes"), q.select("bouncemeter_source_offset_bytes")
-    return f"max by ({by}) ({size} - {offset})"
+def _unread(q: Queries) -> str:
+    return f"{q.select('bouncemeter_source_size_bytes')} - {q.select('bouncemeter_source_offset_bytes')}"
 
 
 def unread(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def unread(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
         "Bytes of log that are there and not yet read, of the source with most, now. Normal: none. From"
         f" {lag / 1e6:g} MB on there is an alert: an absence is being made up for, or lines come faster than they"
         " are read.",
-        f"max({_unread(q, 'source')})",
+        f"max({_unread(q)})",
         unit="bytes",
         thresholds=levels((None, "green"), (lag, "red")),
         nothing="unknown",
@@ -227,10 +228,10 @@ def age(q: Queries) -> dict[str, Any]:
         " night. A line that only rises is a log that ended.",
         (
             or_none(
-                f"topk(10, time() - max by (instance, mta) ({q.select('bouncemeter_last_event_timestamp_seconds')}))",
+                f"topk(10, time() - {q.select('bouncemeter_last_event_timestamp_seconds')})",
                 "instance",
             ),
-            "{{instance}} {{mta}}",
+            shared.BY_SERVER,
         ),
         unit="s",
         overrides=meaning.SERVERS,
@@ -242,7 +243,7 @@ def unread_over_time(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any
         "Unread bytes by source",
         "Bytes of log that are there and not yet read: the ten sources with most. Normal: none, and a slope down after"
         f" a restart. The dashed line is the alert's ({thresholds['lag'] / 1e6:g} MB).",
-        (f"topk(10, {_unread(q, 'instance, source')})", "{{instance}} {{source}}"),
+        (f"topk(10, {_unread(q)})", "{{instance}} {{source}} {{cluster}}"),
         unit="bytes",
         overrides=meaning.SERVERS,
         limit=(thresholds["lag"], "red"),
@@ -269,7 +270,7 @@ def ledger(q: Queries) -> dict[str, Any]:
         "Messages remembered",
         "Messages that the ledger knows because they have not ended, by instance: the ten with most. Normal: it follows"
         " what waits. It bounds the exporter's memory.",
-        (f"topk(10, {q.select('bouncemeter_ledger_entries')})", "{{instance}}"),
+        (f"topk(10, {q.select('bouncemeter_ledger_entries')})", "{{instance}} {{cluster}}"),
         unit="locale",
         overrides=meaning.SERVERS,
     )

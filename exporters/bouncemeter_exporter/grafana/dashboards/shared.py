@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from bouncemeter_exporter.grafana.dashboards import meaning
 from bouncemeter_exporter.grafana.dashboards.pages import link
 from bouncemeter_exporter.grafana.dashboards.panels import Panel, bars, levels, lines, stat
-from bouncemeter_exporter.grafana.dashboards.queries import RANGE, Queries, or_none
+from bouncemeter_exporter.grafana.dashboards.queries import RANGE, SERVER, Queries, or_none
 from bouncemeter_exporter.grafana.dashboards.tables import Column, table
 
 __all__ = [
+    "BY_SERVER",
     "CODES",
     "MAIL",
     "PROVIDERS",
     "QUEUE",
-    "SERVER",
     "Thresholds",
     "alerts_firing",
     "alerts_that_fired",
@@ -31,11 +31,11 @@ __all__ = [
 MAIL, CODES, PROVIDERS, QUEUE = "bouncemeter-mail", "bouncemeter-codes", "bouncemeter-providers", "bouncemeter-queue"
 """The dashboards' uids. Alerts link to them too."""
 
+BY_SERVER = "{{instance}} {{mta}} {{cluster}}"
+"""How a legend names a mail server."""
+
 Thresholds = Mapping[str, float]
 """The alert thresholds, by name."""
-
-SERVER = "job, instance, mta"
-"""The labels that identify one mail server."""
 
 
 def alerts_that_fired() -> Panel:
@@ -88,9 +88,12 @@ def policy(queries: Queries, thresholds: Thresholds) -> Panel:
     return stat(
         "5.7.x, 10 min",
         "Recipients refused with 5.7.x (authentication, reputation, blocklists) in the last ten minutes, on the server"
-        f" with most. Normal: a few. {flood:g} and far more than is usual is a flood, and an alert: find out who"
+        " with most, and messages on the server with most: one message to many is no flood. Normal: a few."
+        f" {flood:g} and far more than is usual is a flood, and an alert: find out who"
         " refuses, and why, in the table below.",
-        f"max({queries.count('mail_bounces', '10m', SERVER, **{'class': '5.7'})})",
+        f"max({queries.count_now('mail_bounces', '10m', SERVER, **{'class': '5.7'})})",
+        legend="recipients",
+        also=(f"max({queries.count('mail_bounced_messages', '10m', SERVER, **{'class': '5.7'})})", "messages"),
         thresholds=levels((None, meaning.POLICY), (flood, "red")),
         decimals=0,
         links=[link("Codes of class 5.7", CODES, **{"class": "5.7"})],
@@ -99,7 +102,7 @@ def policy(queries: Queries, thresholds: Thresholds) -> Panel:
 
 def waiting_query(queries: Queries, by: str = "") -> str:
     """The number of waiting recipients: 0 if a server has none, no value if its exporter is down."""
-    sum_by = f"sum by ({by}) " if by else "sum"
+    sum_by = queries.sum_by("mail_deferred_recipients", by)
     alive = f"{sum_by}({queries.select('mail_deferred_oldest_seconds')}) * 0"
     return f"{sum_by}({queries.select('mail_deferred_recipients')}) or {alive}"
 
@@ -109,9 +112,12 @@ def waiting(queries: Queries, thresholds: Thresholds) -> Panel:
     backlog = thresholds["backlog"]
     return stat(
         "Waiting",
-        f"Recipients whose mail waits for another attempt now. Normal: some always do. From {backlog:g} on, an alert"
-        " tells if they become more by the hour or have waited for long. Queue and exporter shows why.",
-        waiting_query(queries),
+        "Recipients whose mail waits for another attempt now, on the server with most, and on all. Normal: some always"
+        f" do. From {backlog:g} on one server on, an alert tells if they become more by the hour or have waited for"
+        " long. Queue and exporter shows why.",
+        f"max({waiting_query(queries, SERVER)})",
+        legend="most",
+        also=(waiting_query(queries), "all"),
         thresholds=levels((None, meaning.WAITING), (backlog, "red")),
         decimals=0,
         nothing="unknown",
@@ -123,16 +129,20 @@ def hard_ratio(queries: Queries, thresholds: Thresholds) -> tuple[Panel, Panel]:
     """The share of recipients that are refused for good: over the whole time range, and over time."""
     few, bound = thresholds["ratio_recipients"], thresholds["hard_bounce_ratio"]
 
-    def share(window: str, when: str = "") -> tuple[str, str]:
-        refused = queries.count("mail_bounces", window, when=when, kind="hard")
-        return refused, queries.count("mail_recipients", window, when=when)
+    def share(window: str, when: str = "", by: str = "") -> tuple[str, str]:
+        refused = queries.count("mail_bounces", window, by, when, kind="hard")
+        return refused, queries.count("mail_recipients", window, by, when)
 
     refused, all_ = share(RANGE)
+    refused_by_each, all_by_each = share(RANGE, by=SERVER)
     tile = stat(
         "Hard ratio",
-        f"Share of recipients that were refused for good. Normal: under 2 %; more than {bound:.0%} in an hour is an"
-        f" alert, for it harms the sender's reputation. Of fewer than {few:g} recipients it says nothing (too few).",
-        f"({refused} / ({all_} >= {few:g})) or ({all_} > 0) * 0 - 1",
+        "Share of recipients that were refused for good, on the server where it is highest, and on all. Normal: under"
+        f" 2 %; more than {bound:.0%} in an hour is an alert, for it harms the sender's reputation. Of fewer than"
+        f" {few:g} recipients it says nothing (too few).",
+        f"max((({refused_by_each} or {all_by_each} * 0) / ({all_by_each} >= {few:g})) or ({all_by_each} > 0) * 0 - 1)",
+        legend="highest",
+        also=(f"({refused} or on () {all_} * 0) / ({all_} >= {few:g})", "all"),
         unit="percentunit",
         thresholds=levels((None, meaning.DELIVERED), (bound, meaning.HARD)),
         mappings=[meaning.values(**{"-1": ("too few", "text")})],
@@ -162,6 +172,7 @@ def hard_ratio(queries: Queries, thresholds: Thresholds) -> tuple[Panel, Panel]:
         unit="percentunit",
         overrides=[*meaning.colours(**{"hard bounces": meaning.HARD, "a week ago": "gray"}), before],
         limit=(bound, "red"),
+        interval="15m",
     )
     return tile, graph
 

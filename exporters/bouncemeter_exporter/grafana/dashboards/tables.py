@@ -48,6 +48,8 @@ class Column(NamedTuple):
         yield ("custom.width", self.width) if self.width else ("custom.minWidth", 80)
         if self.unit:
             yield "unit", self.unit
+            if self.cell != "gauge":
+                yield "decimals", 1
         if self.mapping:
             yield "mappings", [self.mapping]
         if self.link:
