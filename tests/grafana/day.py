@@ -24,7 +24,7 @@ from unittest import mock
 
 from bouncemeter_exporter.counting.counters import Counters, Labels, Numbers
 from bouncemeter_exporter.counting.ledger import Ledger
-from bouncemeter_exporter.grafana.rules import as_prometheus, rules
+from bouncemeter_exporter.grafana.rules import Rules, as_prometheus, rules
 from bouncemeter_exporter.serving.metrics import MailCollector, take_snapshot
 from bouncemeter_exporter.sources.log import LogReader
 from bouncemeter_exporter.sources.source import Source
@@ -232,10 +232,11 @@ def store(base: Path, samples: Iterable[tuple[str, float, float]], block: str = 
 def evaluate(base: Path, begin: int, end: int, step: int = 30, only: str = ".+") -> None:
     """Store the results of the rules, as if Prometheus had evaluated them all along: each recording rule after the
     rules that it uses, then `ALERTS`. `only` is a pattern for the names of the rules."""
-    waiting = [each for each in rules({}) if re.fullmatch(only, each.get("record") or each["alert"])]
+    waiting = [each for each in _at_once(rules({})) if re.fullmatch(only, each.get("record") or each["alert"])]
     names = [each["record"] for each in waiting if "record" in each]
     while waiting:
         ready = [each for each in waiting if not any(name in each["expr"] for name in names)]
+        assert ready, f"rules depend on each other: {names}"
         waiting = [each for each in waiting if each not in ready]
         names = [each["record"] for each in waiting if "record" in each]
         with Prometheus(base, 1) as prometheus:
@@ -246,6 +247,26 @@ def evaluate(base: Path, begin: int, end: int, step: int = 30, only: str = ".+")
             ]
         if found:
             store(base, sorted(found, key=itemgetter(2)))
+
+
+def _at_once(found: Rules) -> Rules:
+    """The rules in a form that can be evaluated for a whole time at once. What is usual leaves out what alerted, which
+    depends on what was usual before; here it leaves out all that reaches the floor of its limit."""
+    floors = {
+        each["record"].replace(":limit", ":quiet"): each["expr"].partition(" ")[0]
+        for each in found
+        if ":limit" in each.get("record", "")
+    }
+    changed = []
+    for each in found:
+        name, expr = each.get("record", ""), each["expr"]
+        if ":quiet" in name:
+            expr = expr.partition("\nunless")[0]
+            expr += f" < {floors[name]}" if name in floors else ""
+        elif name == "job:bouncemeter:known":
+            expr = expr.partition("\nor")[0]
+        changed.append({**each, "expr": expr})
+    return changed
 
 
 def _evaluated(
