@@ -27,7 +27,7 @@ RECORD_FIELDS = """
     time mta host outcome kind code class reply_code reason provider queue_id recipient original_recipient sender
     relay delay text stage
 """
-REPORT_FIELDS = "lines attempts recipients bounces rejections notifications codes reasons providers from to"
+REPORT_FIELDS = "lines attempts recipients bounces rejections notifications classes codes reasons providers from to"
 
 
 def on_a_terminal(*words: str) -> str:

@@ -66,10 +66,11 @@ def test_the_committed_files_are_current() -> None:
 
 
 def test_grafana_export_writes_every_file_with_the_given_settings(bouncemeter: Run, tmp_path: Path) -> None:
-    done = bouncemeter("grafana", "export", tmp_path, "--prometheus-url", "http://prom:9090", "--policy-flood", "33")
+    settings = ["--prometheus-url", "http://prom:9090", "--policy-flood", "33", "--policy-flood-messages", "7"]
+    done = bouncemeter("grafana", "export", tmp_path, *settings)
     assert sorted(done.stdout.split()) == sorted(str(tmp_path / name) for name in files({}, Locations()))
     assert 'url: "http://prom:9090"' in (tmp_path / "provisioning/datasources/bouncemeter.yml").read_text()
-    assert ">= 33" in (tmp_path / "provisioning/alerting/bouncemeter.yml").read_text()
+    assert ">= 7" in (tmp_path / "provisioning/alerting/bouncemeter.yml").read_text()
     mail = json.loads((tmp_path / "dashboards/bouncemeter-mail.json").read_text())
     assert 33 in [step["value"] for panel in panels(mail) for step in steps(panel)]
 
