@@ -21,7 +21,7 @@ from bouncemeter_exporter.grafana.rules import (
 )
 
 from tests.conftest import GRAFANA, ROOT
-from tests.grafana.simulated import DAY, MTA, OURS, Server, run_promtool
+from tests.grafana.simulated import DAY, MTA, OURS, Server, by_day, run_promtool
 
 pytestmark = pytest.mark.needs("prometheus")
 
@@ -347,3 +347,13 @@ def test_an_exporter_that_never_answered_and_one_that_stays_down_are_told(tmp_pa
     promtool(tmp_path, never_there, [(100, "BouncemeterDown", True)])
     down.silent = set(range(100, 3 * DAY))
     promtool(tmp_path, down, [(90, "BouncemeterDown", False), (3 * DAY - 5, "BouncemeterDown", True)], every=5)
+
+
+def test_a_log_that_is_silent_on_a_monday_is_told_and_a_sunday_is_not(tmp_path: Path) -> None:
+    def rate(minute: float) -> float:
+        return 0.0 if minute % (7 * DAY) >= 5 * DAY else by_day(400)(minute)
+
+    server = Server(15 * DAY, rate)
+    silence(server, 14 * DAY + 600)
+    quiet = [(minute, "MailLogSilent", False) for minute in range(DAY, 14 * DAY + 600, 240)]
+    promtool(tmp_path, server, [*quiet, (14 * DAY + 700, "MailLogSilent", True)], every=10)
