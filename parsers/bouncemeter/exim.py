@@ -39,7 +39,7 @@ from bouncemeter.exim_grammar import (
 from bouncemeter.filters import is_discarded
 from bouncemeter.grammar import code_of
 from bouncemeter.plugin import LineReader, UnparsedLineError
-from bouncemeter.repeats import Repeats, repeat_events, repeated_message
+from bouncemeter.repeats import Repeats, repeated_events
 from bouncemeter.stamps import Clock, Stamps
 from bouncemeter.wrappers import Unwrapper, values_inside
 
@@ -136,7 +136,7 @@ class EximParser:
         program = found.get("program")
         if program is None:
             message = found["message"]
-            return any_message.matches(message) or (rejection_by_rule.matches(message) or rejection.matches(message))
+            return any_message.matches(message) or rejection_by_rule.matches(message) or rejection.matches(message)
         return program.startswith("exim") and "/" not in program
 
     def reader(self, clock: Clock = time.time) -> LineReader:
@@ -195,15 +195,19 @@ class _Reader(UsualReader):
         found = rejection_by_rule.values(message) or rejection.values(message)
         if found is not None:
             return self._rejection(found, prefix)
-        found = repeated_message.values(message)
-        if found is not None:
-            inner = after_syslog.values(found["message"].removesuffix("]")) or {}
-            return repeat_events(self._message({**prefix, **inner}, inner["message"]), found["number"])
+        repeated = repeated_events(message, lambda inside: self._after_syslog(prefix, inside))
+        if repeated is not None:
+            return repeated
         if flagged.matches(message):
             raise UnparsedLineError("it records an outcome in an unknown form")
         if unknown_refusal.matches(message):
             raise UnparsedLineError("it records a refusal in an unknown form")
         return ()
+
+    def _after_syslog(self, prefix: dict[str, str], message: str) -> Sequence[Entry]:
+        """Read what follows the prefix of syslog: Exim's own stamp or process ID may come first."""
+        found = {**prefix, **(after_syslog.values(message) or {"message": message})}
+        return self._message(found, found["message"])
 
     def entries_of(self, row: Row) -> Sequence[Entry]:
         found = {name: text for name, text in zip(_NAMES, row, strict=True) if text}

@@ -32,7 +32,7 @@ from bouncemeter.grammar import (
 from bouncemeter.lowering import lowered, lowered_block
 from bouncemeter.plugin import LineReader, UnparsedLineError
 from bouncemeter.refusals import client, limited, queue_id, refusal_in
-from bouncemeter.repeats import Repeats, any_line, repeat_events, repeated_message
+from bouncemeter.repeats import Repeats, any_line, repeated_events
 from bouncemeter.stamps import Clock, Stamps
 from bouncemeter.wrappers import Unwrapper, values_inside
 
@@ -335,9 +335,9 @@ class _Reader(UsualReader):
         found = bare_delivery_line.values(message)
         if found is not None:
             return self._queue_line({**prefix, **found})
-        found = repeated_message.values(message)
-        if found is not None:
-            return repeat_events(self._message(prefix, found["message"].removesuffix("]")), found["number"])
+        repeated = repeated_events(message, lambda inside: self._message(prefix, inside))
+        if repeated is not None:
+            return repeated
         if outcome_of_unknown_form.matches(message):
             raise UnparsedLineError("it records an outcome in an unknown form")
         return ()

@@ -7,7 +7,7 @@ form that rsyslog uses, `message repeated 3 times: [ ...]`. It is certain if the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyparsing as pp
 
@@ -15,7 +15,7 @@ from bouncemeter.event import Entry, Event
 from bouncemeter.grammar import own_stamp, rest, syslog_prefix
 from bouncemeter.lowering import lowered
 
-__all__ = ["Repeats", "any_line", "repeat_events", "repeated_message"]
+__all__ = ["Repeats", "any_line", "repeated_events"]
 
 any_line = lowered(syslog_prefix + rest("message"))
 """A whole line: what syslog put before the message, and the message."""
@@ -26,12 +26,21 @@ repeated_message = lowered(
 """What rsyslog writes in place of equal messages (`$RepeatedMsgReduction on`)."""
 
 MAX_REPEATS = 10_000
-"""How often a message counts at most that a syslog daemon says was repeated."""
+"""Outcomes that a line counts at most: one that says that it was repeated may hold another that says so."""
 
 
-def repeat_events(entries: Sequence[Entry], number: str) -> Sequence[Entry]:
-    """The outcomes of a message that was repeated so many times."""
-    return [each for each in entries if isinstance(each, Event)] * min(int(number), MAX_REPEATS)
+def repeated_events(message: str, read: Callable[[str], Sequence[Entry]]) -> Sequence[Entry] | None:
+    """The outcomes of a message that a syslog daemon says was repeated; None if it says no such thing.
+
+    Args:
+        message: The daemon's message.
+        read: Reads the message that was repeated.
+    """
+    found = repeated_message.values(message)
+    if found is None:
+        return None
+    events = [each for each in read(found["message"].removesuffix("]")) if isinstance(each, Event)]
+    return events * min(int(found["number"]), MAX_REPEATS // max(1, len(events)))
 
 
 _end = pp.Regex(r" times?(?: ---)?(?![^\n])")

@@ -6,6 +6,7 @@ import pytest
 from bouncemeter.event import Event, Outcome
 from bouncemeter.exim import PARSER
 from bouncemeter.plugin import UnparsedLineError
+from bouncemeter.repeats import MAX_REPEATS
 
 STAMP = "2026-11-25 10:00:00 "
 ID = "1xVsuB-0001DU-2n "
@@ -200,3 +201,5 @@ def test_messages_that_syslog_says_were_repeated_count_each_time(inside: str) ->
     rejected, bounced = (Outcome.REJECTED, "b@d.test"), (Outcome.BOUNCED, "b@d.test")
     assert events == [[rejected] * 2, [bounced] * 3, [rejected], [rejected] * 2]
     assert len(list(PARSER.reader().block(block))) == 8  # type: ignore[attr-defined]
+    nested = f"{start}message repeated 999999 times: [ {inside}message repeated 999999 times: [ {refusal}]]"
+    assert len(read(nested)) == MAX_REPEATS

@@ -37,6 +37,9 @@ def test_a_message_in_brackets_counts_as_often_as_it_says() -> None:
     assert count(FIRST, repeated(3)) == 4
     assert count(repeated(1)) == 1
     assert count(repeated(999_999)) == MAX_REPEATS
+    twice = repeated(300).replace(REFUSAL, f"message repeated 20 times: [ {REFUSAL}]")
+    assert count(twice) == 6000
+    assert count(twice.replace(" 20 ", " 999999 ")) == MAX_REPEATS
 
 
 @pytest.mark.parametrize(
