@@ -234,6 +234,7 @@ def test_parse_unparsed_prints_lines_with_file_and_number(tmp_path: Path, bounce
 )
 def test_words_in_a_fault_of_our_own_configuration_decide_nothing(text: str) -> None:
     assert own(text) == "system_error"
+    assert "Exim" in (find_reason(SOFT, None, text).source or "")
 
 
 @pytest.mark.parametrize(

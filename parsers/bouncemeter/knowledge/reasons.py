@@ -18,7 +18,7 @@ from bouncemeter.event import EnhancedCode, Event, Outcome
 from bouncemeter.knowledge.codes import Explanation, explain
 from bouncemeter.knowledge.phrases import MAX_TEXT, Phrases, ReplyText
 from bouncemeter.knowledge.providers import OTHER, provider_by_words, provider_of
-from bouncemeter.knowledge.speakers import MAIL, command_of, exit_status_reason, inner_reply, own_error
+from bouncemeter.knowledge.speakers import MAIL, command_of, exit_status_reason, inner_reply, is_own_fault, own_error
 from bouncemeter.tables import table
 
 __all__ = [
@@ -316,6 +316,8 @@ def _own_findings(text: str, words: ReplyText, provider: str) -> Iterator[Findin
     """Every finding from an error of our own server, the most trusted first."""
     if (reason := exit_status_reason(text)) is not None:
         yield Finding(reason, provider, "text", None, "sysexits.h")
+    if is_own_fault(text):
+        yield Finding("system_error", provider, "text", None, "Exim transports, expansions and files: our own machine")
     if (phrase := _own_phrases().first(words.plain())) is not None:
         yield Finding(phrase[0], provider, "text", None, phrase[1])
 

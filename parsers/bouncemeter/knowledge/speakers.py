@@ -12,7 +12,7 @@ from bouncemeter.event import EnhancedCode
 from bouncemeter.knowledge.phrases import MAX_TEXT
 from bouncemeter.tables import table
 
-__all__ = ["MAIL", "command_of", "exit_status_reason", "inner_reply", "own_error"]
+__all__ = ["MAIL", "command_of", "exit_status_reason", "inner_reply", "is_own_fault", "own_error"]
 
 MAIL = "MAIL"
 """The command that names the sender: what is said of an address in reply to it is about the sender's."""
@@ -54,13 +54,17 @@ def own_error(text: str) -> str:
 
 
 def exit_status_reason(text: str) -> str | None:
-    """The reason that a command's exit status gives (sysexits.h), or that a fault of our own configuration has,
-    whatever words stand in it; None if there is neither."""
+    """The reason that a command's exit status gives (sysexits.h); None if no command failed."""
     found = _EXIT_STATUS.search(text[:MAX_TEXT])
     if found is None:
-        return "system_error" if _OWN_FAULT.match(text) is not None else None
+        return None
     reason: str = table("knowledge/reasons")["exit_statuses"].get(found[1] or found[2], "system_error")
     return reason
+
+
+def is_own_fault(text: str) -> bool:
+    """Whether Exim says that its own configuration or a command of ours failed, whatever words follow."""
+    return _OWN_FAULT.match(text) is not None
 
 
 def inner_reply(text: str) -> tuple[EnhancedCode, int, str] | None:
