@@ -266,6 +266,15 @@ def test_a_silent_log_fires_if_it_was_never_silent_before(tmp_path: Path) -> Non
     )
 
 
+def test_further_numbers_are_of_the_series_that_alerts() -> None:
+    for each in rules({}):
+        if details := each.get("annotations", {}).get("details"):
+            (level, *_) = re.findall(r"\b(mta|provider|blocklist):", each["expr"])
+            for label in {"job", "instance", "mta", level}:
+                assert f"{label}=%q" in details, each["alert"]
+                assert f"$labels.{label} " in details, each["alert"]
+
+
 def test_every_alert_has_a_runbook_section_and_every_threshold_is_filled_in() -> None:
     found = rules({name: each.value for name, each in thresholds().items()})
     assert not re.findall(r"\{[a-z_]+\}", "".join(each["expr"] for each in found))

@@ -134,11 +134,6 @@ def _dashboard_url(grafana_url: str, dashboard: str) -> str:
     return f"{grafana_url}/d/{dashboard}{'&' if '?' in dashboard else '?'}{server}&from=now-6h&to=now"
 
 
-_SERVER = "{{ $s := printf `job=%q,instance=%q,mta=%q` $labels.job $labels.instance $labels.mta }}"
-_PROVIDER = (
-    "{{ $s := printf `job=%q,instance=%q,mta=%q,provider=%q` $labels.job $labels.instance $labels.mta"
-    " $labels.provider }}"
-)
 _WHOLE, _PERCENT = 'printf "%.0f"', "humanizePercentage"
 
 
@@ -160,8 +155,10 @@ def _details(alert: Mapping[str, Any]) -> str:
         "worst": f"{{{{ with printf `{most}` $s | query }}}}Most: {{{{ . | first | value | {_WHOLE} }}}}"
         " by {{ (. | first).Labels.provider }}, reason {{ (. | first).Labels.reason }}.{{ end }}",
     }
-    server = _PROVIDER if name.startswith("provider:") else _SERVER
-    return server + " ".join(texts[each] for each in alert["details"])
+    labels = dict.fromkeys(("job", "instance", "mta", name.partition(":")[0]))
+    selector = ",".join(f"{each}=%q" for each in labels)
+    values = " ".join(f"$labels.{each}" for each in labels)
+    return f"{{{{ $s := printf `{selector}` {values} }}}}" + " ".join(texts[each] for each in alert["details"])
 
 
 def _asked(query: str, shown: str, text: str) -> str:
