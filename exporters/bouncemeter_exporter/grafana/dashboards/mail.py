@@ -107,7 +107,7 @@ def policy_graph(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
     return lines(
         "5.7.x of ten minutes, by server",
         "Recipients refused with 5.7.x in the ten minutes before. The dashed line is where the alert begins"
-        f" ({thresholds['policy_flood']:g}, if it is also {thresholds['policy_flood_factor']:g} times the usual)."
+        f" ({thresholds['policy_flood']:g}, and {thresholds['policy_flood_factor']:g} times the usual on top)."
         " Normal: far below. If it rises: who refuses, and with which reason, stands in the tables below.",
         (
             or_none(f"topk(9, {q.count('mail_bounces', '10m', SERVER, **POLICY)})", "instance"),

@@ -113,8 +113,8 @@ def waiting(queries: Queries, thresholds: Thresholds) -> Panel:
     return stat(
         "Waiting",
         "Recipients whose mail waits for another attempt now, on the server with most, and on all. Normal: some always"
-        f" do. From {backlog:g} on one server on, an alert tells if they become more by the hour or have waited for"
-        " long. Queue and exporter shows why.",
+        f" do. From {backlog:g} on one server on, an alert tells if that is far more than usual there. Queue and"
+        " exporter shows why.",
         f"max({waiting_query(queries, SERVER)})",
         legend="most",
         also=(waiting_query(queries), "all"),
