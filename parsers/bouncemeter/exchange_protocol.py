@@ -130,7 +130,7 @@ class ProtocolRows:
     def _disconnected(self, session: _Session, row: dict[str, str]) -> Iterator[Event]:
         """The outcomes of recipients that wait for an answer as the connection ends."""
         text = session.refused_mail or "disconnected before the reply to the recipient"
-        outcome = _FAILURES.get((session.refused_mail or "4")[0], Outcome.DEFERRED)
+        outcome = _FAILURES[session.refused_mail[0]] if session.refused_mail else Outcome.DEFERRED
         for verb, recipient in session.commands:
             if verb == "RCPT":
                 yield from self._outcome(session, row, outcome, recipient, text)

@@ -142,10 +142,10 @@ class TrackingRows:
 
     def recall(self, memory: list[Any]) -> None:
         """Continue from what `memory` returned."""
-        version, host, sends_external, *resubmitted = memory
+        version, host, sends_external, resubmitted = (*memory, [])[:4]  # older memories end before it
         self.version, self._host = str(version), None if host is None else str(host)
         self._sends_external = bool(sends_external)
-        self._resubmitted = OrderedDict((str(new), str(old)) for new, old in (resubmitted or [[]])[0])
+        self._resubmitted = OrderedDict((str(new), str(old)) for new, old in resubmitted)
 
     def entries(self, row: dict[str, str]) -> Iterator[Entry]:
         """The entries of a row.

@@ -43,7 +43,7 @@ def weekly(noon: float, recipients: float) -> Rate:
 
 
 def monthly(noon: float, recipients: float) -> Rate:
-    """An ordinary day, and invoices from three o'clock on, once in thirty days."""
+    """An ordinary day, and invoices for three hours from nine o'clock on, once in thirty days."""
     return lambda minute: (
         by_day(noon)(minute) + (recipients / 3 if 540 <= (minute - 12 * DAY) % (30 * DAY) < 720 else 0)
     )
@@ -176,8 +176,7 @@ def incidents(server: Server, rate: Rate, days: int, chance: random.Random) -> l
     """Let something happen every second day, from the third on: working days only for what needs traffic."""
     found, names = [], list(INCIDENTS)
     chance.shuffle(names)
-    places = iter(range(2, days - 1, 2))
-    for number, day in enumerate(places):
+    for number, day in enumerate(range(2, days - 1, 2)):
         name = names[number % len(names)]
         needs_history = name == "silence" and (day < 8 or rate(WHEN["silence"]) < 60)
         too_small = name in ("one provider", "DKIM", "listing", "slow flood") and rate(720) < 20

@@ -215,20 +215,12 @@ def _finished(panel: Panel, uid: str, variables: Sequence[dict[str, Any]]) -> Pa
         return panel | {"panels": [_finished(each, uid, variables) for each in panel["panels"]]}
     filters = {each["name"]: str(each["label"]) for each in variables if each["name"] != "recorded"}
     acting = [{name for name in filters if f'"${name}"' in each["expr"]} for each in panel["targets"]]
+    somewhere, everywhere = set[str]().union(*acting), set(filters).intersection(*acting)
     text = panel["description"]
-    for which, found in (
-        ("this panel", [filters[name] for name in filters if not any(name in each for each in acting)]),
-        (
-            "all of this panel",
-            [
-                filters[name]
-                for name in filters
-                if any(name in each for each in acting) and not all(name in each for each in acting)
-            ],
-        ),
-    ):
-        if found:
-            text += f" Not a filter of {which}: {', '.join(found).lower()}."
+    for which, names in (("this panel", filters.keys() - somewhere), ("all of this panel", somewhere - everywhere)):
+        if names:
+            labels = [label for name, label in filters.items() if name in names]
+            text += f" Not a filter of {which}: {', '.join(labels).lower()}."
     own = [name for name in filters if name not in SHARED_VARIABLES]
 
     def linked(value: Any) -> Any:  # noqa: ANN401 - any part of a panel
