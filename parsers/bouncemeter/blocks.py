@@ -33,6 +33,7 @@ class Columns(NamedTuple):
         queue_id, recipient, original_recipient, relay, delay: As in `Event`, but as text.
         arrival: Not empty in an arrival's line.
         peer: The client's address, in an arrival's line.
+        account: Who handed the message over, in an arrival's line.
         sender: The sender, in the line that first names it.
         removal: Not empty in the line that records that the message left the queue.
         outcome: The log's word for the outcome; empty in other lines.
@@ -44,6 +45,7 @@ class Columns(NamedTuple):
     queue_id: int
     arrival: int
     peer: int
+    account: int
     sender: int
     removal: int
     outcome: int

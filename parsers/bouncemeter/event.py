@@ -187,6 +187,8 @@ class StepKind(StrEnum):
     """It left the queue."""
     RESUMED = "resumed"
     """It had ended, and was taken up again: its recipients can end once more."""
+    NAMED = "named"
+    """Its header has the Message-ID `related`. Only a search reads it; see `bouncemeter.plugin.MessageIDReader`."""
 
 
 @dataclass(slots=True)
@@ -199,6 +201,7 @@ class Step:
         peer: The address of the client that handed the message over.
         related: Another queue ID; see `StepKind`.
         recipient: The address that the step is about; see `StepKind`.
+        account: Who handed the message over, by name: the user who logged in (SASL), or the local user.
     """
 
     what: StepKind
@@ -211,6 +214,7 @@ class Step:
     related: str | None = None
     recipient: str | None = None
     identity: str | None = None
+    account: str | None = None
 
 
 Entry = Event | Step

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 import pyparsing as pp
 
-from bouncemeter.event import Entry
+from bouncemeter.event import Entry, Step
 from bouncemeter.exchange_export import Export, is_export_header
 from bouncemeter.exchange_protocol import ProtocolRows
 from bouncemeter.exchange_tracking import MTA, TrackingRows
+from bouncemeter.grammar import regex
 from bouncemeter.lowering import lowered, lowered_list
 from bouncemeter.plugin import LineReader, UnparsedLineError
 from bouncemeter.stamps import Clock, Stamps
@@ -29,7 +30,7 @@ LAYOUTS: dict[int, list[str]] = {int(length): names for length, names in table("
 
 
 def _field(separator: str) -> pp.ParserElement:
-    return pp.Regex(rf'"(?:[^"]|"")*+"(?={separator}|$)') | pp.Regex(f"[^{separator}]*+")
+    return regex(rf'"(?:[^"]|"")*+"(?={separator}|$)') | regex(f"[^{separator}]*+")
 
 
 def _more_fields(separator: str) -> pp.ParserElement:
@@ -41,9 +42,9 @@ row_of_semicolons = lowered_list(_field(";") + _more_fields(";"))
 row_of_tabs = lowered_list(_field("\t") + _more_fields("\t"))
 ROWS = {",": row, ";": row_of_semicolons, "\t": row_of_tabs}
 
-fields_line = lowered_list(pp.Suppress(pp.Regex(r"#Fields: ?")) + _field(",") + _more_fields(","))
+fields_line = lowered_list(pp.Suppress(regex(r"#Fields: ?")) + _field(",") + _more_fields(","))
 
-stamp = pp.Regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z")
+stamp = regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z")
 first_field = lowered(stamp("stamp") + ",")
 
 
@@ -109,13 +110,36 @@ class _Reader:
             self._separator, self._names = header
             self._export = Export(self._names)
             return ()
+        found = self._row(line)
+        rows = self._rows_of(found)
+        return list(rows.entries(found)) if rows is not None else ()
+
+    def message_id(self, line: str, /) -> Step | None:
+        """The Message-ID in a line; see `bouncemeter.plugin.MessageIDReader`."""
+        if not line or line.removeprefix("\ufeff").startswith("#"):
+            return None
+        try:
+            found = self._row(line.removeprefix("\ufeff"))
+        except UnparsedLineError:
+            return None
+        rows = self._rows_of(found)
+        return rows.message_id(found) if rows is not None else None
+
+    def _row(self, line: str) -> dict[str, str]:
+        """The fields of a row by name.
+
+        Raises:
+            UnparsedLineError: It has too few.
+        """
         columns = _columns(line, self._separator)
         names = self._names or LAYOUTS.get(len(columns))
         if names is None or len(columns) < min(9, len(names)):
             raise UnparsedLineError(f"its {len(columns)} columns fit neither a #Fields: line nor a known version")
-        found = self._export.row(columns) if self._export else dict(zip(names, columns, strict=False))
-        rows = self._tracking if "event-id" in found else self._protocol if "session-id" in found else None
-        return list(rows.entries(found)) if rows is not None else ()
+        return self._export.row(columns) if self._export else dict(zip(names, columns, strict=False))
+
+    def _rows_of(self, found: dict[str, str]) -> TrackingRows | ProtocolRows | None:
+        """What reads such rows."""
+        return self._tracking if "event-id" in found else self._protocol if "session-id" in found else None
 
     def memory(self) -> str:
         """The header and the open sessions; see `bouncemeter.plugin.Remembering`."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pyparsing as pp
 
 from bouncemeter.exchange_tracking import OUTCOMES, statuses
+from bouncemeter.grammar import regex
 from bouncemeter.lowering import lowered, lowered_list
 from bouncemeter.plugin import UnparsedLineError
 from bouncemeter.tables import table
@@ -23,10 +24,10 @@ UNREADABLE = ("System.String[]", "System.Object[]", "System.Collections.")
 """What PowerShell writes for a list that it cannot show in one cell."""
 
 # Times in the forms of many countries: 11/24/2026 9:10:00 AM, 24.11.2026 09:10:00, 2026-11-24 09:10:00, 2026. 11. 24.
-number = pp.Regex("[0-9]{1,4}")
-between = pp.Regex(r"[-/.] ?")
-gap = pp.Regex(r"[.,]?[T \u00a0\u202f]+")
-two_digits = pp.Regex("[0-9]{1,2}")
+number = regex("[0-9]{1,4}")
+between = regex(r"[-/.] ?")
+gap = regex(r"[.,]?[T \u00a0\u202f]+")
+two_digits = regex("[0-9]{1,2}")
 moment = lowered(
     number("first")
     + between("separator")
@@ -35,20 +36,20 @@ moment = lowered(
     + number("third")
     + gap
     + two_digits("hours")
-    + pp.Regex("[:.]")
-    + pp.Regex("[0-9]{2}")("minutes")
-    + pp.Opt(pp.Regex("[:.]") + pp.Regex(r"[0-9]{2}(?:\.[0-9]+)?")("seconds"))
-    + pp.Opt(pp.Regex(r"Z|[+-][0-9]{2}:[0-9]{2}")("zone"))
-    + pp.Opt(pp.Regex("[ \u00a0\u202f]*") + pp.Regex(r"[AaPp]")("half") + pp.Regex(r"\.? ?[Mm]\.?"))
-    + pp.Regex(r"\s*$")
+    + regex("[:.]")
+    + regex("[0-9]{2}")("minutes")
+    + pp.Opt(regex("[:.]") + regex(r"[0-9]{2}(?:\.[0-9]+)?")("seconds"))
+    + pp.Opt(regex(r"Z|[+-][0-9]{2}:[0-9]{2}")("zone"))
+    + pp.Opt(regex("[ \u00a0\u202f]*") + regex(r"[AaPp]")("half") + regex(r"\.? ?[Mm]\.?"))
+    + regex(r"\s*$")
 )
 
-separators = pp.Suppress(pp.Regex(r"[;,\s{}]*+"))
-one_address = pp.Regex(r'"(?:[^"\\]|\\.)*+"[^;,\s{}"]*+') | pp.Regex(r"[^;,\s{}]++")
+separators = pp.Suppress(regex(r"[;,\s{}]*+"))
+one_address = regex(r'"(?:[^"\\]|\\.)*+"[^;,\s{}"]*+') | regex(r"[^;,\s{}]++")
 addresses = lowered_list(separators + pp.ZeroOrMore(one_address + separators))
 
-one_status = pp.Regex(r"(?:(?! (?:\[\{|[245][0-9]{2} [245]\.[0-9]{1,3}\.[0-9]{1,3}[ ;]))(?s:.))++")
-spaced_statuses = lowered_list(pp.ZeroOrMore(one_status + pp.Suppress(pp.Opt(pp.Regex(" ")))))
+one_status = regex(r"(?:(?! (?:\[\{|[245][0-9]{2} [245]\.[0-9]{1,3}\.[0-9]{1,3}[ ;]))(?s:.))++")
+spaced_statuses = lowered_list(pp.ZeroOrMore(one_status + pp.Suppress(pp.Opt(regex(" ")))))
 
 
 def is_export_header(columns: Sequence[str]) -> bool:

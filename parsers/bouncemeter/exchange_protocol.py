@@ -13,27 +13,27 @@ from typing import Any
 
 import pyparsing as pp
 
-from bouncemeter.event import Event, Outcome, Stage
+from bouncemeter.event import Event, Outcome, Stage, Step, StepKind
 from bouncemeter.exchange_tracking import INTERNAL_CONNECTORS, MTA, is_failed_login, is_no_mailbox, is_probe, smtp_reply
-from bouncemeter.grammar import bracketed_address, code_of
+from bouncemeter.grammar import bracketed_address, code_of, regex
 from bouncemeter.lowering import lowered
 from bouncemeter.stamps import Stamps
 
 __all__ = ["ProtocolRows"]
 
 command = lowered(
-    pp.Regex("(?i:RCPT|MAIL)")("verb") + pp.Regex(" (?i:TO|FROM): ?<") + bracketed_address("address") + ">"
-    | pp.Regex("(?i:BDAT)")("verb") + pp.Regex(" [0-9]+") + pp.Opt(pp.Regex(" (?i:LAST)")("last"))
-    | pp.Regex("[A-Za-z][A-Za-z0-9-]*")("verb")
+    regex("(?i:RCPT|MAIL)")("verb") + regex(" (?i:TO|FROM): ?<") + bracketed_address("address") + ">"
+    | regex("(?i:BDAT)")("verb") + regex(" [0-9]+") + pp.Opt(regex(" (?i:LAST)")("last"))
+    | regex("[A-Za-z][A-Za-z0-9-]*")("verb")
 )
 record = lowered(
-    pp.Regex("sending message with RecordId ")
+    regex("sending message with RecordId ")
     + pp.Word(pp.nums)("record")
-    + pp.Opt(pp.Regex(" and InternetMessageId ") + pp.Regex(r"[^\n]{1,200}")("message"))
+    + pp.Opt(regex(" and InternetMessageId ") + regex(r"[^\n]{1,200}")("message"))
 )
 # Exchange 2007 and 2010 write the number in the column before.
 SENDING = "sending message"
-record_number = lowered(pp.Regex("[0-9]+$")("record"))
+record_number = lowered(regex("[0-9]+$")("record"))
 
 STAGES = {
     "MAIL": Stage.MAIL,
@@ -126,6 +126,14 @@ class ProtocolRows:
             del self._sessions[name]
             if not self.receiving:
                 yield from self._disconnected(session, row)
+
+    def message_id(self, row: dict[str, str]) -> Step | None:
+        """The Message-ID of the message that a row says comes next; see `bouncemeter.plugin.MessageIDReader`."""
+        session = self._sessions.get(row["session-id"])
+        if row.get("event") != "*" or session is None or not session.record or not session.message:
+            return None
+        time, identity = self._stamps.seconds(row.get("date-time")), f"{session.record} {session.message}"
+        return Step(StepKind.NAMED, MTA, session.record, time, related=session.message, identity=identity)
 
     def _disconnected(self, session: _Session, row: dict[str, str]) -> Iterator[Event]:
         """The outcomes of recipients that wait for an answer as the connection ends."""

@@ -14,7 +14,7 @@ from typing import Any
 import pyparsing as pp
 
 from bouncemeter.event import Entry, Event, Outcome, Stage, Step, StepKind
-from bouncemeter.grammar import code_of, quoted_local_part, reply
+from bouncemeter.grammar import code_of, quoted_local_part, regex, reply
 from bouncemeter.lowering import lowered, lowered_list
 from bouncemeter.plugin import UnparsedLineError
 from bouncemeter.stamps import Stamps
@@ -66,20 +66,20 @@ NO_NETWORK_ID = "00000000-0000-0000-0000-000000000000"
 
 # --- lists in a field ---------------------------------------------------------------------------------------------
 
-one_recipient = pp.Regex(rf'(?:{quoted_local_part}|[^;"])++') | pp.Regex(r"[^;]++")
+one_recipient = regex(rf'(?:{quoted_local_part}|[^;"])++') | regex(r"[^;]++")
 recipients = lowered_list(pp.ZeroOrMore(one_recipient + pp.Suppress(pp.Opt(";"))))
 
 # A status may contain `;` itself: it ends where the next one begins, with a reply's digits or a bracket. One may be
 # empty.
-no_status = pp.Regex("(?=;)")
-one_status = pp.Regex(r"\[\{(?s:.)*?\}\](?=;(?:\[\{|[2-5][0-9]{2}[ -]|;|$)|$)") | pp.Regex(
+no_status = regex("(?=;)")
+one_status = regex(r"\[\{(?s:.)*?\}\](?=;(?:\[\{|[2-5][0-9]{2}[ -]|;|$)|$)") | regex(
     r"(?:[^;]|;(?!\[\{|[2-5][0-9]{2}[ -]|;|$))++"
 )
 statuses = lowered_list(pp.ZeroOrMore((no_status | one_status) + pp.Suppress(pp.Opt(";"))))
 
 # [{LED=550 5.1.1 ...};{MSG=};{FQDN=mx.dest.test};{IP=192.0.2.1};{LRT=...}]: last error, where, when.
-status_name = pp.Regex("LED|LRT|MSG|FQDN|IP")
-status_value = pp.Regex(r"(?s:.)*?(?=\};\{(?:LED|LRT|MSG|FQDN|IP)=|\}\]$)")
+status_name = regex("LED|LRT|MSG|FQDN|IP")
+status_value = regex(r"(?s:.)*?(?=\};\{(?:LED|LRT|MSG|FQDN|IP)=|\}\]$)")
 status_part = pp.Suppress("{") + pp.Group(status_name + pp.Suppress("=") + status_value) + pp.Suppress("}")
 status = lowered_list(pp.Suppress("[") + status_part + pp.ZeroOrMore(pp.Suppress(";") + status_part))
 
@@ -87,7 +87,7 @@ smtp_reply = lowered(reply)
 
 # MessageLatency of an export: hours, minutes, seconds.
 latency = lowered(
-    pp.Regex("[0-9]{1,2}")("hours") + ":" + pp.Regex("[0-9]{2}")("minutes") + ":" + pp.Regex(r"[0-9.]+$")("seconds")
+    regex("[0-9]{1,2}")("hours") + ":" + regex("[0-9]{2}")("minutes") + ":" + regex(r"[0-9.]+$")("seconds")
 )
 
 
@@ -167,6 +167,17 @@ class TrackingRows:
             return self._refusals(row, about)
         self._host = self._writer(row, about) or self._host
         return self._meaning(row, about)
+
+    def message_id(self, row: dict[str, str]) -> Step | None:
+        """The Message-ID of a row's message; see `bouncemeter.plugin.MessageIDReader`."""
+        event, name = row["event-id"].upper(), row.get("message-id")
+        if event not in EVENTS or not name:
+            return None
+        about = _About(row, event, self._stamps.seconds(row.get("date-time")))
+        about.identity = self._resubmitted.get(about.identity or "", about.identity)
+        named = self._step(about, StepKind.NAMED, None)
+        named.related = name
+        return named
 
     def _note_resubmission(self, row: dict[str, str], about: _About) -> None:
         """Note that a message goes on under another ID. The network message ID of 2013 and later stays the same."""

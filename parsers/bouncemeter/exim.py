@@ -27,6 +27,8 @@ from bouncemeter.exim_grammar import (
     flagged,
     later_verdict,
     local_reply,
+    named,
+    outcome_of_unknown_form,
     queue_line,
     queued_as,
     quoted_top,
@@ -179,6 +181,17 @@ class _Reader(UsualReader):
         """Read a block of lines; see `UsualReader`."""
         return super().block(self._repeats.resolved_block(text))
 
+    def message_id(self, line: str, /) -> Step | None:
+        """The Message-ID in a line; see `bouncemeter.plugin.MessageIDReader`."""
+        prefix = values_inside(any_line, line)
+        if prefix is None or not _is_exim(prefix):
+            return None
+        found = named.values(prefix["message"])
+        if found is None:
+            return None
+        about = found["queue_id"], self.stamps.seconds(prefix.get("stamp")), prefix.get("host")
+        return Step(StepKind.NAMED, PARSER.name, *about, related=found["message_id"])
+
     def _line(self, line: str) -> Sequence[Entry]:
         prefix = values_inside(any_line, line, self._unwrap)
         return self._message(prefix, prefix["message"]) if prefix is not None and _is_exim(prefix) else ()
@@ -198,7 +211,7 @@ class _Reader(UsualReader):
         repeated = repeated_events(message, lambda inside: self._after_syslog(prefix, inside))
         if repeated is not None:
             return repeated
-        if flagged.matches(message):
+        if outcome_of_unknown_form.matches(message):
             raise UnparsedLineError("it records an outcome in an unknown form")
         if unknown_refusal.matches(message):
             raise UnparsedLineError("it records a refusal in an unknown form")
@@ -236,6 +249,7 @@ class _Reader(UsualReader):
                 host=found.get("host"),
                 sender="" if sender == "<>" else sender,
                 peer=found.get("relay"),
+                account=found.get("account"),
             ),
         )
 

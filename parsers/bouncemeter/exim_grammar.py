@@ -18,6 +18,7 @@ from bouncemeter.grammar import (
     exim_stamp,
     iso_stamp,
     quoted_local_part,
+    regex,
     reply,
     rest,
     syslog_prefix,
@@ -34,6 +35,8 @@ __all__ = [
     "flagged",
     "later_verdict",
     "local_reply",
+    "named",
+    "outcome_of_unknown_form",
     "queue_line",
     "queued_as",
     "quoted_top",
@@ -46,12 +49,14 @@ __all__ = [
 
 # --- the start of a line ----------------------------------------------------------------------------------------
 
-message_id = pp.Regex(r"[0-9A-Za-z]{6}-(?:[0-9A-Za-z]{11}-[0-9A-Za-z]{4}|[0-9A-Za-z]{6}-[0-9A-Za-z]{2})(?= )")
+message_id = regex(r"[0-9A-Za-z]{6}-(?:[0-9A-Za-z]{11}-[0-9A-Za-z]{4}|[0-9A-Za-z]{6}-[0-9A-Za-z]{2})(?= )")
 """`1xVsuB-0001DU-2n`; since 4.97 `1abcDE-000000005vi-0000`."""
+any_message_id = regex(r"[0-9A-Za-z]++-[0-9A-Za-z-]++(?= )")
+"""One of these, or of a form that is not known."""
 
-process_id = pp.Opt(pp.Regex(r"\[[0-9]+\] "))
+process_id = pp.Opt(regex(r"\[[0-9]+\] "))
 own_start = exim_stamp("stamp") + " " + process_id
-long_line_part = pp.Regex(r"\[1[/\\][0-9]+\] ")
+long_line_part = regex(r"\[1[/\\][0-9]+\] ")
 """Exim splits a long line for syslog; the first part has all the fields."""
 
 container_stamp = iso_stamp + " " + exim_stamp
@@ -62,49 +67,47 @@ start = own_start | pp.NotAny(container_stamp) + syslog_prefix + pp.Opt(long_lin
 
 # --- addresses --------------------------------------------------------------------------------------------------
 
-address = pp.Regex(rf'(?:[^"<>\n]++|{quoted_local_part})*+(?=>)') | bracketed_address
+address = regex(rf'(?:[^"<>\n]++|{quoted_local_part})*+(?=>)') | bracketed_address
 """An address between angle brackets; its quoted parts, of which there may be several, may contain brackets."""
 
-quoted = pp.Regex(rf"{quoted_local_part}@[^\s<>:]++(?= [<(]|:| [A-Z]| (?:routing )?+defer |$)")
-plain = pp.Regex(
+quoted = regex(rf"{quoted_local_part}@[^\s<>:]++(?= [<(]|:| [A-Z]| (?:routing )?+defer |$)")
+plain = regex(
     r'(?![|/])(?:[^\s<>":]++|:(?=[^\s]))++'
     r"(?= [<(]|:| [A-Z][A-Za-z0-9]*+[= ]| (?:routing )?+defer | :| mua_wrapper forced | routing yielded |$)"
 )
 blackhole = pp.Literal(":blackhole:")
 # A pipe, a file, or anything odd: the address that led there follows in brackets.
-special = pp.Regex(r"[^\n]{1,1024}?(?= <[^<>\n]*>(?: |$))")
+special = regex(r"[^\n]{1,1024}?(?= <[^<>\n]*>(?: |$))")
 
 target = (
     (blackhole | quoted | plain | special)("target")
-    + pp.Opt(pp.Regex(r" \([^()\n]*+\)"))
+    + pp.Opt(regex(r" \([^()\n]*+\)"))
     + pp.Opt(" <" + address("top") + ">")
 )
 
 # Exim writes a local part that needs quotes without them, in lower case, and the quoted form follows:
 # `a b@dest.test <"A b"@dest.test>`. Only where the two agree is that the end of the address: see `_quoted_target`.
 needs_quotes = rf'(?:[^"\\<>@\s]*+{quoted_local_part})++[^"\\<>@\s]*+'
-quoted_top = lowered(" <" + pp.Regex(needs_quotes)("local_part") + "@" + pp.Regex(r'[^\s<>"@]++')("domain") + ">")
-after_local_part = lowered(
-    pp.Opt(pp.Regex(r'@[^\s<>"@]++')("domain")) + pp.Opt(pp.Regex(r" \([^\n]*\)")) + pp.StringEnd()
-)
+quoted_top = lowered(" <" + regex(needs_quotes)("local_part") + "@" + regex(r'[^\s<>"@]++')("domain") + ">")
+after_local_part = lowered(pp.Opt(regex(r'@[^\s<>"@]++')("domain")) + pp.Opt(regex(r" \([^\n]*\)")) + pp.StringEnd())
 
 # --- fields: R=router, T=transport, H=host [ip]:port, C="reply", QT=3s ... -----------------------------------------
 
 # A client's greeting (HELO) stands in round brackets, and may be any text with helo_accept_junk_hosts: it ends at the
 # first bracket before an address.
 greeting = r"\((?:[^)\n]++|\)(?! \[[^\[\]\s]++\]))*+\) "
-host_name = pp.Regex(rf"(?:[^\s\[\]()]++ )?+(?:{greeting})?+(?:DS )?+\[[^\[\]\n]*+\](?::[0-9]+)?+")
-host = " H=" + (host_name | pp.Regex(r"[^\s\[\]:]++"))("relay") + pp.Opt("*")
-interval = pp.Regex(r"(?:[0-9]+w)?(?:[0-9]+d)?(?:[0-9]+h)?(?:[0-9]+m)?(?:[0-9.]+s)?(?![0-9A-Za-z])")
+host_name = regex(rf"(?:[^\s\[\]()]++ )?+(?:{greeting})?+(?:DS )?+\[[^\[\]\n]*+\](?::[0-9]+)?+")
+host = " H=" + (host_name | regex(r"[^\s\[\]:]++"))("relay") + pp.Opt("*")
+interval = regex(r"(?:[0-9]+w)?(?:[0-9]+d)?(?:[0-9]+h)?(?:[0-9]+m)?(?:[0-9]+(?:\.[0-9]+)?s)?(?![0-9A-Za-z])")
 queue_time = " QT=" + interval("queue_time")
-confirmation = ' C="' + pp.Regex(r'(?:[^"\\\n]++|\\.)*+')("confirmation") + '"'
-sender_field = pp.Regex(" [FP]=<") + address("sender") + ">"
+confirmation = ' C="' + regex(r'(?:[^"\\\n]++|\\.)*+')("confirmation") + '"'
+sender_field = regex(" [FP]=<") + address("sender") + ">"
 of_own_form = r"(?:H|QT|C|DN)="
-other_field = pp.Regex(
+other_field = regex(
     rf" (?!{of_own_form}|SNI=\")[A-Za-z][A-Za-z0-9]*+\*?+="
     r'(?:"(?:[^"\n]++|"(?! (?!H=)[A-Z][A-Za-z0-9]*+\*?+=| ?:|$))*+"|<[^<>\n]*+>|(?:[^\s:]++|:(?=[^\s]))*+)'
 )
-flag_word = pp.Regex(r" (?:L[-.*]?|K|TFO\*{0,2}|PRDR|DS|NOTLS|-K)(?= |:|$)")
+flag_word = regex(r" (?:L[-.*]?|K|TFO\*{0,2}|PRDR|DS|NOTLS|-K)(?= |:|$)")
 
 # The name in a certificate (log_selector +tls_peerdn) is the other side's, and may imitate all that can follow it.
 # GnuTLS writes a quote in it as `\\"`, OpenSSL does not. The host comes before it, so the name cannot imitate one.
@@ -123,26 +126,25 @@ def ending(end: str) -> str:
     return rf'(?:[^"\\\n]++|\\.|"(?!{end}))*+"{end}'
 
 
-certificate = pp.Regex(' (?:DN|SNI)="')
+certificate = regex(' (?:DN|SNI)="')
 # All that follows the name of a delivery's host is ours, or has its quotes escaped: it cannot be imitated.
-delivery_certificate = certificate + pp.Regex(
+delivery_certificate = certificate + regex(
     rf'/(?:[^"\n]++|"(?!{end_of_delivery}))*+"{end_of_delivery}|{ending(end_of_delivery)}'
 )
 # A failure ends in a reply. OpenSSL's names begin with a slash, and Exim writes 255 characters of them at most: there
 # the last quote counts that can end the name.
 failure_certificate = certificate + pp.MatchFirst(
     [
-        pp.Regex(pattern)
+        regex(pattern)
         for end in (end_of_failure, end_of_other_failure)
         for pattern in (rf'(?=/)[^\n]{{0,255}}"{end}', f"(?!/){ending(end)}")
     ]
 )
 client_certificate = ' DN="' + (
-    pp.Regex(rf'/(?:[^"\n]++|"(?!{end_of_client}))*+"{end_of_client}')("unescaped_name")
-    | pp.Regex(ending(end_of_client))
+    regex(rf'/(?:[^"\n]++|"(?!{end_of_client}))*+"{end_of_client}')("unescaped_name") | regex(ending(end_of_client))
 )
 # The server's name that the client asked for; older versions write it in quotes, and escape none in it.
-server_name = ' SNI="' + pp.Regex(ending(end_of_client))("unescaped_server_name") | pp.Regex(r" SNI=\S++")
+server_name = ' SNI="' + regex(ending(end_of_client))("unescaped_server_name") | regex(r" SNI=\S++")
 
 
 def with_fields(*one_field: pp.ParserElement) -> pp.ParserElement:
@@ -155,11 +157,11 @@ delivery_fields = with_fields(queue_time, confirmation, sender_field, delivery_c
 failure_fields = with_fields(sender_field, failure_certificate, other_field, flag_word)
 
 # A system error comes before the host, a reply after it: `defer (111): Connection refused H=mx.test [192.0.2.1]`.
-system_error = ": " + pp.Regex(r"[A-Z][A-Za-z '/]{0,80}?(?= H=)")("system_error")
-deferral = pp.Regex(r" (?:routing )?+defer \(-?[0-9]+\)") + pp.Opt(system_error) + failure_fields
+system_error = ": " + regex(r"[A-Z][A-Za-z '/]{0,80}?(?= H=)")("system_error")
+deferral = regex(r" (?:routing )?+defer \(-?[0-9]+\)") + pp.Opt(system_error) + failure_fields
 
 # With log_selector +deliver_time a failure ends in `DT=`, after the error.
-text = pp.Regex(r" ?: ?") + pp.Regex(r"(?:[^ \n]++| (?!DT=[0-9.]++s$))*+")("text")
+text = regex(r" ?: ?") + regex(r"(?:[^ \n]++| (?!DT=[0-9.]++s$))*+")("text")
 
 # --- the forms of a line with a message ID ----------------------------------------------------------------------
 
@@ -167,30 +169,60 @@ delivered = pp.Literal("=>") | "->" | ">>" | "*>"
 flag = delivered | "**" | "=="
 
 # Exim as a mail client's wrapper (mua_wrapper) never tries again, and says so without a colon.
-wrapper_failure = " " + pp.Regex(r"mua_wrapper forced failure [^\n]*+|routing yielded a [a-z]++ delivery")("text")
+wrapper_failure = " " + regex(r"mua_wrapper forced failure [^\n]*+|routing yielded a [a-z]++ delivery")("text")
 after_delivery = delivery_fields + (text | rest("text"))
 after_failure = failure_fields + (wrapper_failure | text | rest("text"))
 after_deferral = fields + pp.Opt(deferral) + (text | rest("text"))
 
-discarded = pp.Regex(r"=> (?:blackhole|discarded) \([^\n]*+")("discarded")
+discarded = regex(r"=> (?:blackhole|discarded) \([^\n]*+")("discarded")
 """An access control list or a filter discarded the whole message."""
 
 outcome = (
     delivered("flag") + " " + target + after_delivery
-    | pp.Literal("**")("flag") + " " + (pp.Regex("mua_wrapper is set but [^\n]*+")("text") | target + after_failure)
+    | pp.Literal("**")("flag") + " " + (regex("mua_wrapper is set but [^\n]*+")("text") | target + after_failure)
     | pp.Literal("==")("flag") + " " + target + after_deferral
+)
+
+# Who handed the message over: the user who logged in, or, if no host did, the local user. An ident server (RFC 1413)
+# may write anything after `U=`, so nothing is read after that of a host.
+own_fields = regex(r"(?: (?:I=\[[^\]\n]*+\](?::[0-9]++)?+|TFO\*{0,2}|P=[a-z]++|L[-.*]?|(?:X|CV)=\S++))*+")
+account = pp.FollowedBy(
+    pp.Opt(regex(r" R=\S++"))
+    + (" H=" + host_name + own_fields + regex(r" A=[^\s:]++:") | regex(" U="))
+    + regex(r"[^\s:]++")("account")
 )
 
 arrival = (
     pp.Literal("<= ")("arrived")
-    + pp.Regex(rf'<>|(?:[^"\s]++|{quoted_local_part})++|\S++')("arrival_sender")
+    + regex(rf'<>|(?:[^"\s]++|{quoted_local_part})++|\S++')("arrival_sender")
+    + pp.Opt(account)
     + pp.Opt(fields)
 )
 
 completion = pp.Literal("Completed")("completed")
 
+# The subject, which may imitate a Message-ID, follows the real one. The client's greeting, its user (ident) and the
+# names in its certificate come before it and may imitate it, too: after them it counts only if the line has no other.
+only_one = r"(?![^\n]* id=[^\n]* id=)(?![^\n]* S=[0-9]++ [^\n]* S=[0-9]++(?: |$))"
+of_any_text = regex(rf' (?:H=|U=|DN="|SNI="){only_one}[^\n]*?(?= S=[0-9]++ )')
+plain_host = regex(
+    r" H=(?:[^\s\[\]()]++ )?+(?:\([^\s()]*+\) )?+(?:DS )?+\[[^\[\]\s]*+\](?::[0-9]+)?+(?= )(?![^\n]*\) \[)"
+)
+field_before_id = regex(r' (?!H=|U=|id=|T="|DN="|SNI=")[A-Za-z][A-Za-z0-9]*+\*?+=[^\s"]*+(?= )') | flag_word
+before_id = pp.ZeroOrMore(field_before_id | of_any_text)
+named = lowered(
+    message_id("queue_id")
+    + " <= "
+    + regex(rf'(?:[^"\s]++|{quoted_local_part})++')
+    + pp.Opt(regex(r" R=\S++"))
+    + (plain_host + before_id | regex(r" U=\S++(?= P=)") + before_id | before_id)
+    + " id="
+    + regex(rf'(?:[^"\s]++|{quoted_local_part})++')("message_id")
+)
+
 queue_line = lowered(message_id("queue_id") + " " + (discarded | outcome | arrival | completion))
 flagged = lowered(message_id("queue_id") + " " + flag("flag") + " ")
+outcome_of_unknown_form = lowered(any_message_id + " " + flag + " ")
 after_target = {
     **dict.fromkeys(("=>", "->", ">>", "*>"), lowered(after_delivery)),
     "**": lowered(after_failure),
@@ -201,29 +233,29 @@ after_target = {
 
 client = pp.Opt("H=") + host_name("relay")
 mail_from = "<" + address("mail") + ">"
-temporarily = pp.Regex("(?:excess )?temporarily ")("temporarily")
+temporarily = regex("(?:excess )?temporarily ")("temporarily")
 line_end = r"(?![^\n])"
 
 # What the client's ident server (RFC 1413) calls its user: any text.
-ident = pp.Regex(
+ident = regex(
     r"U=[^\n]{1,512}?(?= (?:[FXPI]=|CV=|DN=\"|SNI=|TFO|L[-.*]? |DS |(?:temporarily )?rejected |dropped by )|"
     + line_end
     + ")"
 )
 # With brackets, or without them in a refusal by local_scan().
-bracketed_or_bare = (pp.Regex(rf'(?<![<])(?:[^"<>\s]++|{quoted_local_part})++') | address)("sender")
-refused_sender = pp.Regex("F=<?") + bracketed_or_bare + pp.Opt(">")
+bracketed_or_bare = (regex(rf'(?<![<])(?:[^"<>\s]++|{quoted_local_part})++') | address)("sender")
+refused_sender = regex("F=<?") + bracketed_or_bare + pp.Opt(">")
 rule_field = " " + (refused_sender | ident("ident")) | client_certificate | server_name | other_field | flag_word
-who = pp.Opt(pp.Regex(" ?DS ?")) + ("H=" + host_name("relay") | ident("ident") | refused_sender)
+who = pp.Opt(regex(" ?DS ?")) + ("H=" + host_name("relay") | ident("ident") | refused_sender)
 # A cut-through delivery that the next server refused: the address that was tried comes before its sender.
 cut_through = (
     " "
-    + pp.Regex(r'[^\s<>"=]++(?= F=<| <)')("recipient")
+    + regex(r'[^\s<>"=]++(?= F=<| <)')("recipient")
     + pp.Opt(" <" + address + ">")
     + sender_field
     + " rejected after DATA:"
     + pp.ZeroOrMore(
-        ' C="' + pp.Regex(r'(?:[^"\\\n]++|\\.)*+')("text") + '"'
+        ' C="' + regex(r'(?:[^"\\\n]++|\\.)*+')("text") + '"'
         | delivery_certificate
         | " H=" + host_name
         | other_field
@@ -234,42 +266,42 @@ cut_through = (
 # What was refused is the client's own text, up to 100 characters of it; a quoted part, a comment (RFC 5322) or an
 # address literal in it may contain a colon.
 argument = (
-    pp.Regex(r'(?:[^:"(\n]++|:(?! )|"(?:[^"\\\n]++|\\.)*+"|\((?:[^()\\\n]++|\\.)*+\))*+(?=: |' + line_end + ")")
-    | pp.Regex(r" [^\n]{100}(?=: |" + line_end + ")")
-    | pp.Regex(r"[^\n]*+")
+    regex(r'(?:[^:"(\n]++|:(?! )|"(?:[^"\\\n]++|\\.)*+"|\((?:[^()\\\n]++|\\.)*+\))*+(?=: |' + line_end + ")")
+    | regex(r" [^\n]{100}(?=: |" + line_end + ")")
+    | regex(r"[^\n]*+")
 )("argument")
-bare = pp.Regex(r'(?:[^\s<>":(]++|:(?! ))++')
-addressed = pp.Regex(rf' (?:[^<":(\n@]++|\([^()\n]*+\)|{quoted_local_part})*+<') + address("recipient") + ">" | (
+bare = regex(r'(?:[^\s<>":(]++|:(?! ))++')
+addressed = regex(rf' (?:[^<":(\n@]++|\([^()\n]*+\)|{quoted_local_part})*+<') + address("recipient") + ">" | (
     " " + bare("recipient")
 )
 command = (
     (pp.Literal("RCPT") | "VRFY" | "EXPN")("command") + pp.Opt(pp.FollowedBy(addressed))
     | pp.Literal("MAIL")("command") + pp.Opt(pp.FollowedBy(" " + (mail_from | bare("mail"))))
-    | pp.Regex(r"[A-Za-z]++(?![^ :\n])")("command")
+    | regex(r"[A-Za-z]++(?![^ :\n])")("command")
 )
 
 # Our own words: what the client wrote follows some of them.
-own_words = pp.Regex(
+own_words = regex(
     r"syntactically invalid argument\(s\)"
     r"|malformed address(?=: )"
     r'|(?:[^:\n]++|:(?! failing address in "))++(?=: failing address in ")'
 )
-verdict = pp.Regex(" ?: ?") + (own_words | rest)("text")
+verdict = regex(" ?: ?") + (own_words | rest)("text")
 
 refusal = " " + pp.Opt(temporarily) + "rejected " + command + argument + pp.Opt(verdict)
-drop = " dropped by " + pp.Regex("['\"]?") + pp.Word(pp.alphas)("command") + pp.Regex("['\"]? ACL") + pp.Opt(verdict)
+drop = " dropped by " + regex("['\"]?") + pp.Word(pp.alphas)("command") + regex("['\"]? ACL") + pp.Opt(verdict)
 
 # By an access control list or the scanner: who, then what was refused.
 rule_fields = pp.ZeroOrMore(rule_field) + pp.Opt(" H=" + host_name("relay")) + pp.ZeroOrMore(rule_field)
 by_rule = who + rule_fields + (cut_through | refusal | drop) | (
-    pp.Regex("SMTP (?:call|connection) from ") + client + rule_fields + drop
+    regex("SMTP (?:call|connection) from ") + client + rule_fields + drop
 )
 
 
 def someone(*ends: str) -> pp.ParserElement:
     """Who was refused, up to the surest of what can follow: the client, its user by ident, or a local user."""
     to_end = (rf"(?:(?!{end})[^\n])*+(?={end})" for end in ends)
-    return pp.Opt(client) + pp.MatchFirst([pp.Regex(each) for each in to_end])
+    return pp.Opt(client) + pp.MatchFirst([regex(each) for each in to_end])
 
 
 # By Exim itself: what was refused, then who.
@@ -283,9 +315,9 @@ of_command = (
     + someone(": (?:syntactically invalid|no HELO|too many messages|message too big)", ": ")
     + verdict
 )
-of_name = pp.Opt(temporarily) + 'rejected "' + pp.Word(pp.alphas)("command") + pp.Regex(r'[^"\n]*+" from ') + client
+of_name = pp.Opt(temporarily) + 'rejected "' + pp.Word(pp.alphas)("command") + regex(r'[^"\n]*+" from ') + client
 of_address = (
-    pp.FollowedBy(pp.Regex("unqualified (?:sender|recipient|verify) rejected")("text"))
+    pp.FollowedBy(regex("unqualified (?:sender|recipient|verify) rejected")("text"))
     + "unqualified "
     + (
         pp.Literal("sender")("command") + " rejected: " + mail_from
@@ -304,15 +336,15 @@ of_recipients = (
     + pp.Opt(" " + client)
 )
 # The client's input is in quotes, and may imitate who sent it: it counts only if it can be found in one place.
-no_more_input = pp.Regex(r' next input="(?![^\n]* next input=")')
+no_more_input = regex(r' next input="(?![^\n]* next input=")')
 of_synchronization_error = (
-    pp.Regex(r"SMTP protocol synchronization error \([^()\n]*+\)")("text")
+    regex(r"SMTP protocol synchronization error \([^()\n]*+\)")("text")
     + ": rejected "
     + (
         pp.Literal("connection")("command") + " from" + pp.Opt(" " + client)
         | '"'
         + pp.Word(pp.alphas)("command")
-        + pp.Regex(r'[^"\n]*+"')
+        + regex(r'[^"\n]*+"')
         + pp.Opt(pp.FollowedBy(" " + client + pp.ZeroOrMore(rule_field) + no_more_input))
     )
 )
@@ -334,7 +366,7 @@ of_connection = (
     + " from "
     + someone(" refused")
     + " refused"
-    + pp.Opt(pp.Regex(":? "))
+    + pp.Opt(regex(":? "))
     + rest("text")
 )
 of_call = (
@@ -343,11 +375,11 @@ of_call = (
     + " from "
     + someone(" dropped: too many ")
     + " dropped: "
-    + pp.Regex(r"too many [a-z-]++(?: [a-z-]++)*+")("text")
+    + regex(r"too many [a-z-]++(?: [a-z-]++)*+")("text")
 )
-of_failed_check = pp.Regex(
+of_failed_check = regex(
     r"local_scan\(\) function (?:crashed|timed out)(?= )|acl_smtp_mime: error while creating mbox spool file(?=, )"
-)("text") + pp.Regex(r"(?:(?!message temporarily rejected)[^\n])*+message temporarily ")("temporarily")
+)("text") + regex(r"(?:(?!message temporarily rejected)[^\n])*+message temporarily ")("temporarily")
 of_prdr = "PRDR R=<" + address("recipient") + "> " + pp.Opt(pp.Literal("temporary ")("temporarily")) + "refusal"
 
 rejection_by_rule = lowered(pp.Opt(message_id("queue_id") + " ") + by_rule)
@@ -371,20 +403,18 @@ rejection = lowered(
 
 # A client's user (ident), the name in its certificate if OpenSSL wrote it, and its greeting can imitate a verdict: the
 # real one follows. See `_without_forged_verdict`.
-refused_command = pp.Regex(
+refused_command = regex(
     r" (?:temporarily )?rejected (?:RCPT|MAIL|DATA|after DATA|EHLO or HELO|connection in|during MIME)(?![^ :\n])"
 )
 later_verdict = lowered(
-    pp.Opt(pp.Literal(") ") + pp.Regex(r"\[[^\[\]\s]++\](?::[0-9]+)?+")("relay"))
+    pp.Opt(pp.Literal(") ") + regex(r"\[[^\[\]\s]++\](?::[0-9]+)?+")("relay"))
     + pp.Opt(sender_field)
     + pp.ZeroOrMore(rule_field)
     + pp.FollowedBy(refused_command)
     + refusal
 )
 another_kind = lowered(
-    pp.Regex(
-        r"(?:(?! (?:sender verify (?:fail|defer) for <|incomplete transaction \()|(?<!:) Warning: )[^\n])*+(?=[^\n])"
-    )
+    regex(r"(?:(?! (?:sender verify (?:fail|defer) for <|incomplete transaction \()|(?<!:) Warning: )[^\n])*+(?=[^\n])")
 )
 """A line that is no refusal, though it looks so up to here."""
 
@@ -393,12 +423,12 @@ unknown_refusal = lowered(
     pp.Opt(message_id + " ")
     + (
         pp.NotAny("H=" + host_name + ": ")
-        + pp.Regex(
+        + regex(
             r"(?: ?DS ?)?[HUF]=(?:(?! (?:Warning: |sender verify |incomplete transaction|TLS error|Connection refused"
             r"|RCPT |tmp-reject|(?:temporarily )?(?:rejected|refused) |dropped by ))[^\n])*+"
             r" (?:(?:temporarily )?(?:rejected|refused) |dropped by )"
         )
-        | pp.Regex(
+        | regex(
             r"(?!VRFY failed|ETRN |PRDR |no MAIL |SMTP (?:syntax|protocol) error |SMTP (?:connection|command timeout) )"
             r"(?:(?!Connection refused)(?!rejected|refused)[A-Za-z_()\[\]0-9.:-]*[A-Za-z_()\]] ){0,8}+"
             r"(?:rejected|refused)(?= |:|" + line_end + ")"
@@ -408,12 +438,10 @@ unknown_refusal = lowered(
 
 # --- the other server's reply -----------------------------------------------------------------------------------
 
-smtp_command = (pp.Regex(r"(?:pipelined )?(?:RCPT TO|MAIL FROM):<") + address + pp.Regex(r">[^:\n]*+")) | pp.Regex(
-    r"[^:\n]*+"
-)
+smtp_command = (regex(r"(?:pipelined )?(?:RCPT TO|MAIL FROM):<") + address + regex(r">[^:\n]*+")) | regex(r"[^:\n]*+")
 remote_reply = lowered(
     pp.Opt(
-        pp.Regex(r"(?:SMTP|LMTP) error (?:from remote mail(?:er| server) )?after ")
+        regex(r"(?:SMTP|LMTP) error (?:from remote mail(?:er| server) )?after ")
         + smtp_command
         + ": "
         + pp.Opt("host " + host_name("relay") + ": ")
@@ -421,46 +449,47 @@ remote_reply = lowered(
     + reply
 )
 
-queued_as = lowered(pp.Regex(r"(?s:.*) id=") + pp.Regex("[0-9A-Za-z-]{16,23}$")("passed_to"))
+queued_as = lowered(regex(r"(?s:.*) id=") + regex("[0-9A-Za-z-]{16,23}$")("passed_to"))
 """`250 OK id=1xVsuB-0001DU-2n`: the next Exim's message ID for the message."""
 
-local_reply = lowered(pp.FollowedBy(pp.Regex("[45]")) + (reply | enhanced_code("code")))
+local_reply = lowered(pp.FollowedBy(regex("[45]")) + (reply | enhanced_code("code")))
 """A text from our own configuration may begin with the reply to send, or only its enhanced code."""
 
 # --- the usual lines of a log, and which other lines may matter ------------------------------------------------------
 
-end = pp.Regex(r"(?![^\n])")
-usual_field = pp.Regex(rf' (?!{of_own_form})[A-Za-z][A-Za-z0-9]*+\*?+=(?!["<])\S++(?<!:)')
-usual_target = pp.NotAny(pp.Regex(r'(?:[^\n<]++|<(?!"))*+<"')) + pp.FollowedBy(pp.Regex(r"[^\s@]++@")) + plain("target")
-success = pp.FollowedBy(pp.Regex(r"2[0-9]{2}(?![0-9])") + pp.Opt(pp.Regex(r"[ -]") + enhanced_code("code")))
+end = regex(r"(?![^\n])")
+usual_field = regex(rf' (?!{of_own_form})[A-Za-z][A-Za-z0-9]*+\*?+=(?!["<])\S++(?<!:)')
+usual_target = pp.NotAny(regex(r'(?:[^\n<]++|<(?!"))*+<"')) + pp.FollowedBy(regex(r"[^\s@]++@")) + plain("target")
+success = pp.FollowedBy(regex(r"2[0-9]{2}(?![0-9])") + pp.Opt(regex(r"[ -]") + enhanced_code("code")))
 usual_delivery = (
     (pp.Literal("=>") | "->" | ">>")("flag")
     + " "
     + usual_target
-    + pp.Opt(" <" + pp.Regex('[^<>"\n]++')("top") + ">")
-    + pp.Opt(pp.Regex(" [FP]=<") + pp.Regex('[^<>"\n]++')("sender") + ">")
+    + pp.Opt(" <" + regex('[^<>"\n]++')("top") + ">")
+    + pp.Opt(regex(" [FP]=<") + regex('[^<>"\n]++')("sender") + ">")
     + pp.ZeroOrMore(usual_field)
     + pp.Opt(" H=" + host_name("relay") + pp.Opt("*"))
     + pp.ZeroOrMore(usual_field)
-    + pp.Opt(' C="' + success + pp.Regex(r'(?:[^"\\\n]++|\\.)*+')("confirmation") + '"')
+    + pp.Opt(' C="' + success + regex(r'(?:[^"\\\n]++|\\.)*+')("confirmation") + '"')
     + pp.Opt(queue_time)
     + pp.ZeroOrMore(usual_field)
     + end
 )
 usual_arrival = (
     "<= "
-    + pp.Regex(r'(?!<>)[^\s"]++')("arrival_sender")
+    + regex(r'(?!<>)[^\s"]++')("arrival_sender")
+    + pp.Opt(account)
     + pp.ZeroOrMore(usual_field)
     + (" H=" + host_name("peer") | end)
 )
 
-marked = pp.Regex(r"(?:[^rd\n]++|r(?!ejected|efus)|d(?!ropped))*+(?:rejected|refus|dropped)")
+marked = regex(r"(?:[^rd\n]++|r(?!ejected|efus)|d(?!ropped))*+(?:rejected|refus|dropped)")
 """Every refusal has one of these words: see `bouncemeter.exim.MARKS`."""
 
 usual_lines = lowered_block(
-    start=exim_stamp("stamp") + " " + pp.Opt(pp.Regex(r"\[[0-9]+\] ")),
+    start=exim_stamp("stamp") + " " + pp.Opt(regex(r"\[[0-9]+\] ")),
     forms=message_id("queue_id") + " " + (usual_delivery | usual_arrival | completion),
-    candidates=message_id + " " + (flag | "<= ") | marked,
+    candidates=any_message_id + " " + (flag | "<= ") | marked,
 )
 
 # --- a whole line -------------------------------------------------------------------------------------------------
@@ -470,5 +499,5 @@ any_line = lowered(start + rest("message"))
 after_syslog = lowered(pp.Opt(own_start | process_id) + rest("message"))
 """A message that syslog says was repeated."""
 
-any_message = lowered(message_id + " " | pp.Regex(r"exim [0-9.]+ daemon started|(?:Start|End) queue run: pid="))
+any_message = lowered(message_id + " " | regex(r"exim [0-9.]+ daemon started|(?:Start|End) queue run: pid="))
 """The start of lines that no other program writes."""

@@ -11,10 +11,8 @@ Source: Proxmox Mail Gateway's and amavis's logs.
 
 from __future__ import annotations
 
-import pyparsing as pp
-
 from bouncemeter.event import NOWHERE, Step, StepKind
-from bouncemeter.grammar import address
+from bouncemeter.grammar import address, regex
 from bouncemeter.lowering import lowered
 
 __all__ = ["FILTERS", "filter_step", "is_discarded", "passed_to", "verdicts"]
@@ -24,26 +22,26 @@ FILTERS = frozenset({"pmg-smtp-filter"})
 
 verdicts = r"(?:accept|block) mail to <|moved mail for <"
 
-filter_id = pp.Regex(r"[0-9A-F]{10,40}(?=[:)])")
-queue_id = pp.Regex(r"[0-9A-Za-z]{5,24}(?=\))")
-rule = pp.Regex(r"(?: \(rule: .*\))?+(?![^\n])")
+filter_id = regex(r"[0-9A-F]{10,40}(?=[:)])")
+queue_id = regex(r"[0-9A-Za-z]{5,24}(?=\))")
+rule = regex(r"(?: \(rule: .*\))?+(?![^\n])")
 filter_line = lowered(
     filter_id("filter_id")
     + ": "
     + (
         ("accept mail to <" + address("recipient") + "> (" + queue_id("related") + ")" + rule)
         | ("block mail to <" + address("recipient") + ">" + rule)
-        | ("moved mail for <" + address("recipient") + "> to " + pp.Regex(r"[a-z]++ quarantine(?= - |(?![^\n]))"))
+        | ("moved mail for <" + address("recipient") + "> to " + regex(r"[a-z]++ quarantine(?= - |(?![^\n]))"))
     )
 )
 
 queued_as = lowered(
-    pp.Regex(r"(?s:.*)\b(?:queued|forwarded) as ") + pp.Regex("[0-9A-Za-z]{5,24}(?=\\)?$)")("passed_to")
-    | pp.Regex("250 2[.]5[.]0 OK [(]") + filter_id("passed_to") + pp.Regex("[)]$")
+    regex(r"(?s:.*)\b(?:queued|forwarded) as ") + regex("[0-9A-Za-z]{5,24}(?=\\)?$)")("passed_to")
+    | regex("250 2[.]5[.]0 OK [(]") + filter_id("passed_to") + regex("[)]$")
 )
 """`250 2.0.0 Ok: queued as 4X1`: the next server's queue ID for the message, or a filter's own ID."""
 
-discarded = lowered(pp.Regex(r"250 (?:2[.][0-9][.][0-9] )?Ok, discarded(?:,|$)"))
+discarded = lowered(regex(r"250 (?:2[.][0-9][.][0-9] )?Ok, discarded(?:,|$)"))
 
 
 def filter_step(message: str, time: float | None, host: str | None, mta: str) -> Step | None:

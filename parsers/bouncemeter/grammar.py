@@ -10,6 +10,7 @@ from __future__ import annotations
 import pyparsing as pp
 
 from bouncemeter.event import EnhancedCode, Outcome, undefined_code
+from bouncemeter.patterns import sound
 from bouncemeter.stamps import MONTHS
 
 __all__ = [
@@ -23,12 +24,18 @@ __all__ = [
     "logged_address",
     "own_stamp",
     "quoted_local_part",
+    "regex",
     "reply",
     "rest",
     "syslog_prefix",
     "usual_prefix",
     "values",
 ]
+
+
+def regex(pattern: str) -> pp.Regex:
+    """A regular expression as an element of a grammar."""
+    return pp.Regex(sound(pattern))
 
 
 def exact(grammar: pp.ParserElement) -> pp.ParserElement:
@@ -54,26 +61,26 @@ def values(grammar: pp.ParserElement, line: str) -> dict[str, str] | None:
         return None
 
 
-rest = pp.Regex(r"[^\n]*")
+rest = regex(r"[^\n]*")
 """Everything up to the end of the line."""
 
 # --- time stamps and the syslog prefix (RFC 3164, RFC 5424, RFC 3339) -----------------------------------------
 
-bsd_stamp = pp.Regex(r"(?:" + "|".join(MONTHS) + r") [ 0-9][0-9] [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?")
+bsd_stamp = regex(r"(?:" + "|".join(MONTHS) + r") [ 0-9][0-9] [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?")
 """`Nov  4 15:42:02`: no year, no zone."""
 
-iso_stamp = pp.Regex(
+iso_stamp = regex(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
 )
 """RFC 3339, also with a space in place of the T, and without a zone."""
 
-exim_stamp = pp.Regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?: [+-][0-9]{4})?")
+exim_stamp = regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?: [+-][0-9]{4})?")
 """Exim's own: `2026-11-24 15:58:20.012 +0000`."""
 
 _MONTH = "(?:" + "|".join(MONTHS) + ")"
 _CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
 
-dated_stamp = pp.Regex(
+dated_stamp = regex(
     r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?+(?:[12][0-9]{3} )?+"
     rf"{_MONTH} (?: [0-9]|[0-9]{{1,2}}) (?:[12][0-9]{{3}} )?+{_CLOCK}(?: [12][0-9]{{3}}(?= [^\s:\[\]]+ ))?"
 )
@@ -83,51 +90,51 @@ follows), after the day of the week, and with a day of one digit."""
 own_stamp = dated_stamp | iso_stamp
 """Any stamp that a server or syslog may write before a line."""
 
-_host = pp.Regex(r"[^\s\[\]]{1,255}")
-_program = pp.Regex(r"[^\s\[\]:]{1,128}")
-_priority = pp.Regex(r"<[0-9]{1,3}>")
-_facility = pp.Regex(r"<[a-z0-9]+\.[a-z]+> ")  # FreeBSD's syslogd -v
+_host = regex(r"[^\s\[\]]{1,255}")
+_program = regex(r"[^\s\[\]:]{1,128}")
+_priority = regex(r"<[0-9]{1,3}>")
+_facility = regex(r"<[a-z0-9]+\.[a-z]+> ")  # FreeBSD's syslogd -v
 _SEVERITY = "(?:emerg|panic|alert|crit|err(?:or)?|warn(?:ing)?|notice|info|debug)"
 # Alpine's (BusyBox's) syslogd, and what containers put before a line.
-_level = pp.Regex(rf"(?:[a-z0-9]++\.{_SEVERITY}|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR) +")
-_columns = pp.Regex(rf"(?:kern|user|mail|daemon|auth(?:priv)?|syslog|local[0-7]) +{_SEVERITY} +")
+_level = regex(rf"(?:[a-z0-9]++\.{_SEVERITY}|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR) +")
+_columns = regex(rf"(?:kern|user|mail|daemon|auth(?:priv)?|syslog|local[0-7]) +{_SEVERITY} +")
 _importance = _facility | _level | _columns
-_solaris_id = pp.Regex(r"\[ID [0-9]+ [a-z0-9]+\.[a-z]+\] ")
-_structured_data = pp.Regex(r'-|(?:\[(?:[^\]"\\]|\\.|"(?:[^"\\]|\\.)*+")*+\])++')
+_solaris_id = regex(r"\[ID [0-9]+ [a-z0-9]+\.[a-z]+\] ")
+_structured_data = regex(r'-|(?:\[(?:[^\]"\\]|\\.|"(?:[^"\\]|\\.)*+")*+\])++')
 
 _bsd_header = (
     pp.Opt(_priority)
     + own_stamp("stamp")
     + " "
     + pp.Opt(_importance)
-    + pp.Opt(_host("host") + pp.Regex(" +"))
+    + pp.Opt(_host("host") + regex(" +"))
     + pp.Opt(_importance)
     + _program("program")
-    + pp.Regex(r"(?:\[[0-9]+\])?: ?")
+    + regex(r"(?:\[[0-9]+\])?: ?")
     + pp.Opt(_solaris_id)
 )
 # What log viewers and collectors make of it: `[1:mail1:postfix/lmtp] `.
 _viewer_header = (
     pp.Opt(own_stamp("stamp") + " ")
-    + pp.Regex(r"\[[0-9]+:")
+    + regex(r"\[[0-9]+:")
     + _program("host")
     + ":"
     + _program("program")
-    + pp.Regex(r"(?:\[[0-9]+\])?\]:? ")
+    + regex(r"(?:\[[0-9]+\])?\]:? ")
 )
 _rfc5424_header = (
     _priority
-    + pp.Regex("[1-9] ")
+    + regex("[1-9] ")
     + (iso_stamp("stamp") | "-")
     + " "
     + (pp.Literal("-") + pp.FollowedBy(" ") | _host("host"))
     + " "
     + _program("program")
-    + pp.Regex(r" [^\s]+ [^\s]+ ")
+    + regex(r" [^\s]+ [^\s]+ ")
     + _structured_data
-    + pp.Regex(r" *\ufeff?")  # rsyslog keeps the space that RFC 3164 has before the text
+    + regex(r" *\ufeff?")  # rsyslog keeps the space that RFC 3164 has before the text
 )
-_bare_header = _program("program") + pp.Regex(r"\[[0-9]+\]: ")
+_bare_header = _program("program") + regex(r"\[[0-9]+\]: ")
 
 syslog_prefix = _rfc5424_header | _bsd_header | _viewer_header | _bare_header
 """What syslog, Postfix's own log file or a container's standard output puts before the message:
@@ -136,10 +143,10 @@ gives `stamp`, `host` (both may be missing) and `program`."""
 
 usual_prefix = (
     (bsd_stamp | iso_stamp)("stamp")
-    + pp.Regex(" ")
+    + regex(" ")
     + pp.NotAny(_level | _facility)
     + pp.Combine(_host + " " + _program)("origin")
-    + pp.Regex(r"\[[0-9]+\]: ")
+    + regex(r"\[[0-9]+\]: ")
     + pp.NotAny(_solaris_id)
 )
 """The prefix as most servers write it, with nothing else between its parts: gives `stamp`, and `origin`, the host and
@@ -151,21 +158,21 @@ the program with a space between them."""
 quoted_local_part = r'"(?:[^"\\\n]++|\\.)*+"'
 """RFC 5321 Quoted-string, as a pattern."""
 
-bracketed_address = pp.Regex(rf"(?:{quoted_local_part}[^<>\n]*+|[^<>\n]*+)(?=>)")
+bracketed_address = regex(rf"(?:{quoted_local_part}[^<>\n]*+|[^<>\n]*+)(?=>)")
 """Anything between angle brackets; its quoted part may itself contain brackets."""
 
-address = pp.Regex(rf'{quoted_local_part}[^<>\s]*+(?=>)|[^<>"\s]*+(?=>)')
+address = regex(rf'{quoted_local_part}[^<>\s]*+(?=>)|[^<>"\s]*+(?=>)')
 """An address of the usual form between angle brackets: no space, unless quoted."""
 
-logged_address = pp.Regex(rf'(?:{quoted_local_part}(?:@[^<>"\s]*+)?+|[^<>"\s]*+)(?=>)')
+logged_address = regex(rf'(?:{quoted_local_part}(?:@[^<>"\s]*+)?+|[^<>"\s]*+)(?=>)')
 """An address as Postfix writes it from version 3.5 on: a local part with other characters is quoted."""
 
 # --- codes and replies ----------------------------------------------------------------------------------------
 
-enhanced_code = pp.Regex(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])")
+enhanced_code = regex(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])")
 """RFC 3463, section 2."""
 
-reply = pp.Regex(r"[245][0-9]{2}(?![0-9])")("reply_code") + pp.Opt(pp.Regex(r"[ -]") + enhanced_code("code"))
+reply = regex(r"[245][0-9]{2}(?![0-9])")("reply_code") + pp.Opt(regex(r"[ -]") + enhanced_code("code"))
 """The start of an SMTP reply: three digits, and the enhanced code if it follows at once (RFC 2034).
 A code anywhere else is just text that somebody wrote."""
 

@@ -19,6 +19,7 @@ from typing import Any
 import pyparsing as pp
 
 from bouncemeter.grammar import exact
+from bouncemeter.patterns import compiled
 
 __all__ = ["CannotLowerError", "Lowered", "LoweredBlock", "LoweredList", "lowered", "lowered_block", "lowered_list"]
 
@@ -42,7 +43,7 @@ class Lowered:
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """The pattern, compiled on first use: one log needs few of the formats' patterns."""
-        return re.compile(self._expression)
+        return compiled(self._expression)
 
     @cached_property
     def _match(self) -> Callable[[str], re.Match[str] | None]:
@@ -77,8 +78,8 @@ class LoweredList:
         *once, more = grammar.exprs if isinstance(grammar, pp.And) else [grammar]
         if type(more) is not pp.ZeroOrMore or more.not_ender is not None:
             raise CannotLowerError(f"a list must end in ZeroOrMore, not in {_name(more)}")
-        self._once = [re.compile(_Maker(capture=True).expression(part)) for part in once]
-        self._more = re.compile(_Maker(capture=True).expression(more.expr))
+        self._once = [compiled(_Maker(capture=True).expression(part)) for part in once]
+        self._more = compiled(_Maker(capture=True).expression(more.expr))
 
     def items(self, line: str) -> list[str]:
         """The elements of a list, from the left end of a line to the end of the list."""
@@ -131,7 +132,7 @@ class LoweredBlock:
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """The pattern, compiled on first use."""
-        return re.compile(self._expression)
+        return compiled(self._expression)
 
     def rows(self, text: str) -> list[tuple[str, ...]]:
         """The rows of a text. Each of its lines begins with a line feed."""

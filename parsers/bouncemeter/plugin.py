@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from typing import Protocol, runtime_checkable
 
 from bouncemeter.blocks import Block
-from bouncemeter.event import Entry
+from bouncemeter.event import Entry, Step
 from bouncemeter.stamps import Clock
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "BlockReader",
     "Clock",
     "LineReader",
+    "MessageIDReader",
     "Parser",
     "ParserNotFoundError",
     "Remembering",
@@ -64,6 +65,20 @@ class Remembering(Protocol):
 
         Raises:
             ValueError: The text did not come from `memory`.
+        """
+        ...
+
+
+@runtime_checkable
+class MessageIDReader(Protocol):
+    """A line reader that can also find the Message-ID of a message. A search asks for it, and nothing else does."""
+
+    def __call__(self, line: str, /) -> Sequence[Entry]: ...
+
+    def message_id(self, line: str, /) -> Step | None:
+        """The step `NAMED` in a line that was just read; None if it gives no message a Message-ID.
+
+        What another person wrote into the line (a subject, a reply) must not be taken for a Message-ID.
         """
         ...
 

@@ -25,6 +25,7 @@ from bouncemeter.grammar import (
     address,
     code_of,
     enhanced_code,
+    regex,
     reply,
     rest,
     usual_prefix,
@@ -40,19 +41,19 @@ __all__ = ["PARSER", "PostfixParser"]
 
 # --- the words of the log -------------------------------------------------------------------------------------
 
-number = pp.Regex(r"[0-9]+(?:\.[0-9]+)?")
+number = regex(r"[0-9]+(?:\.[0-9]+)?")
 
 # With info_log_address_format = internal (the only form before Postfix 3.5) odd addresses are not quoted.
-recipient = address | pp.Regex(r".*?(?=>, (?:orig_to=<|relay=))")
-bare_address = pp.Regex(r"[^<>,\s]++(?=, )")
+recipient = address | regex(r".*?(?=>, (?:orig_to=<|relay=))")
+bare_address = regex(r"[^<>,\s]++(?=, )")
 
-relay = pp.Regex(r"[^,\s\[]*+(?:\[[^\]\n]*+\])?+(?::[0-9]+)?+(?=, )")
+relay = regex(r"[^,\s\[]*+(?:\[[^\]\n]*+\])?+(?::[0-9]+)?+(?=, )")
 """`none`, `local`, `mx.dest.test[192.0.2.1]:25`, `mail[private/dovecot-lmtp]`, an IPv6 address in brackets."""
 
-other_field = pp.Regex(r"(?!(?:delays?|dsn|status)=)[a-z][a-z_]*+=[^,\s(]*+, ")
+other_field = regex(r"(?!(?:delays?|dsn|status)=)[a-z][a-z_]*+=[^,\s(]*+, ")
 
 text = rest("text")
-end = pp.Regex(r"(?![^\n])")
+end = regex(r"(?![^\n])")
 
 # --- the other server's reply, after the last field -------------------------------------------------------------
 
@@ -80,7 +81,7 @@ details = (
     + pp.ZeroOrMore(other_field)
     + pp.Opt("delay=" + number("delay") + ", ")
     + pp.ZeroOrMore(other_field)
-    + pp.Opt(pp.Regex(r"delays=[0-9./]*+, "))
+    + pp.Opt(regex(r"delays=[0-9./]*+, "))
     + pp.ZeroOrMore(other_field)
 )
 ending = pp.Opt("dsn=" + enhanced_code("dsn") + ", ") + "status=" + pp.Word(pp.alphas)("status") + pp.Opt(" (" + text)
@@ -88,35 +89,33 @@ delivery = addressees + details + ending
 
 # A sender may imitate what follows it. These forms end where they end in Postfix's source, whatever the sender holds.
 nrcpt = r"(?:, nrcpt=[0-9]++)?+(?: \(queue [a-z]++\))?+(?![^\n])"
-sender = pp.Regex(rf"(?:{address.pattern})(?=>, size=[0-9]++{nrcpt})|.*(?=>, size=[0-9]++{nrcpt})")
+sender = regex(rf"(?:{address.pattern})(?=>, size=[0-9]++{nrcpt})|.*(?=>, size=[0-9]++{nrcpt})")
 queued = "from=<" + sender("sender") + ">, size=" + number("size")
 
 given_up = r"(?:force-)?+expired, returned to sender(?![^\n])"
 expiry = (
     "from=<"
-    + pp.Regex(rf".*(?=>, status={given_up})")("sender")
+    + regex(rf".*(?=>, status={given_up})")("sender")
     + ">, status="
-    + pp.Regex(r"(?:force-)?+expired")("expired")
+    + regex(r"(?:force-)?+expired")("expired")
     + ", "
     + text
 )
 
-login = pp.Regex(r", sasl_[mu][a-z]++=[^,\s]*+")
+login = pp.Opt(regex(r", sasl_method=[^,\s]*+")) + pp.Opt(", sasl_username=" + regex(r"[^,\s]++")("account"))
 
 # A client that may log in writes `sasl_sender` itself, so no earlier queue ID is read after it.
-arrival = (
-    "client=" + client("peer") + pp.ZeroOrMore(login) + pp.Opt(", orig_queue_id=" + pp.Word(pp.alphanums)("related"))
-)
+arrival = "client=" + client("peer") + login + pp.Opt(", orig_queue_id=" + pp.Word(pp.alphanums)("related"))
 
 earlier_id = r"(?: orig_id=[0-9A-Za-z]++)?+(?![^\n])"
 submission = (
-    pp.Regex(r"uid=[0-9]+")("uid")
+    regex(r"uid=[0-9]+")("uid")
     + " from=<"
-    + pp.Opt(pp.Regex(rf".*(?=>{earlier_id})")("sender") + ">" + pp.Opt(" orig_id=" + pp.Word(pp.alphanums)("related")))
+    + pp.Opt(regex(rf".*(?=>{earlier_id})")("sender") + ">" + pp.Opt(" orig_id=" + pp.Word(pp.alphanums)("related")))
 )
 
 notification = (
-    pp.Regex(r"(?:sender|postmaster) (?:non-delivery|delay|delivery status)")("notification")
+    regex(r"(?:sender|postmaster) (?:non-delivery|delay|delivery status)")("notification")
     + " notification: "
     + pp.Word(pp.alphanums)("related")
 )
@@ -128,21 +127,27 @@ queue_line = lowered(
     queue_id("queue_id") + ": " + (delivery | queued | expiry | arrival | submission | notification | removal)
 )
 
+named = lowered(queue_id("queue_id") + ": message-id=" + rest("message_id"))
+"""cleanup(8) writes the header's text without the white space before it, and a question mark for each line feed."""
+
 bare_delivery_line = lowered(queue_id("queue_id") + ": " + bare_addressees + details + ending)
 """Some collectors take the brackets out."""
 
 # --- outcomes and refusals of no known form -------------------------------------------------------------------------
 
+any_queue_id = regex(r"(?!warning:)[^\s:]++")
+"""`NOQUEUE`, or a queue ID of a form that is not known."""
+
 outcome_of_unknown_form = lowered(
-    pp.Opt((pp.Literal("NOQUEUE") | queue_id) + ": ")
+    pp.Opt(any_queue_id + ": ")
     + (
-        pp.Regex(r"to=(?=.*, (?:status|dsn|relay)=|<)")
-        | pp.Regex(r"from=<.*>, status=[a-z-]*+(?:,[^<>=\n]*+)?+(?![^\n])")
-        | pp.Regex(r"(?:milter-|proxy-)?reject: ")
-        | pp.Regex(rf"warning: (?:{limited}) limit exceeded: ")
+        regex(r"to=(?=.*, (?:status|dsn|relay)=|<)")
+        | regex(r"from=<.*>, status=[a-z-]*+(?:,[^<>=\n]*+)?+(?![^\n])")
+        | regex(r"(?:milter-|proxy-)?reject: ")
+        | regex(rf"warning: (?:{limited}) limit exceeded: ")
     )
 )
-nameless_refusal = lowered(pp.Regex(r".*: (?:milter-|proxy-)?reject: [A-Z-]++ from [^\s\[]*+\["))
+nameless_refusal = lowered(regex(r".*: (?:milter-|proxy-)?reject: [A-Z-]++ from [^\s\[]*+\["))
 
 # --- the usual lines of a log, and which other lines may matter ------------------------------------------------------
 
@@ -163,15 +168,15 @@ usual_queued = (
     + address("sender")
     + ">, size="
     + number("size")
-    + pp.Regex(r", nrcpt=[0-9]++ \(queue active\)(?![^\n])")
+    + regex(r", nrcpt=[0-9]++ \(queue active\)(?![^\n])")
 )
-usual_arrival = "client=" + client("peer") + pp.ZeroOrMore(login) + end
+usual_arrival = "client=" + client("peer") + login + end
 usual_removal = pp.Literal("removed")("removed") + end
 
 usual_lines = lowered_block(
     start=usual_prefix,
     forms=queue_id("queue_id") + ": " + (usual_delivery | usual_queued | usual_arrival | usual_removal),
-    candidates=pp.Regex(
+    candidates=regex(
         r"(?:(?:[^:\n]++|:(?! ))*+: )?"
         r"(?:to=|from=<|client=|uid=|reject: |milter-reject: |proxy-reject: |sender |postmaster |requeued"
         rf"|message repeated |{limited}|{verdicts})"
@@ -295,6 +300,19 @@ class _Reader(UsualReader):
         """Read a block of lines; see `UsualReader`."""
         return super().block(self._repeats.resolved_block(text))
 
+    def message_id(self, line: str, /) -> Step | None:
+        """The Message-ID in a line; see `bouncemeter.plugin.MessageIDReader`."""
+        prefix = values_inside(any_line, line)
+        if prefix is None or not _is_postfix(prefix["program"]):
+            return None
+        if prefix["program"].rpartition("/")[2] not in ("cleanup", "postfix"):
+            return None
+        found = named.values(prefix["message"])
+        if found is None:
+            return None
+        about = found["queue_id"], self.stamps.seconds(prefix.get("stamp")), prefix.get("host")
+        return Step(StepKind.NAMED, PARSER.name, *about, related=found["message_id"])
+
     def look_closer(self, row: Row) -> Sequence[Entry]:
         stamp, origin, *_, message = row
         if not stamp:
@@ -343,13 +361,14 @@ class _Reader(UsualReader):
         return ()
 
     def entries_of(self, row: Row) -> Sequence[Entry]:
-        stamp, origin, queue_id, recipient, original, relay, delay, dsn, status, text, sender, _, peer, _, _ = row
+        stamp, origin, queue_id, recipient, original, relay, delay, dsn, status, text, *others = row
+        sender, _, peer, account, *_ = others
         host, time = self.host_of(origin), self.stamps.seconds(stamp)
         if status:
             about = (time, host, queue_id, recipient, original or None, relay, float(delay) if delay else None)
             return (_delivery(status, text.removesuffix(")"), dsn, *about),)
         what = StepKind.QUEUED if sender else StepKind.ARRIVED if peer else StepKind.REMOVED
-        return (Step(what, PARSER.name, queue_id, time, host, sender or None, peer or None),)
+        return (Step(what, PARSER.name, queue_id, time, host, sender or None, peer or None, account=account or None),)
 
     def host_of(self, origin: str) -> str:
         return _host(origin)
@@ -392,9 +411,8 @@ class _Reader(UsualReader):
         sender = found.get("sender")
         if sender is not None and sender.startswith(DOUBLE_BOUNCE):
             sender = ""
-        return (
-            Step(what, PARSER.name, found["queue_id"], time, host, sender, found.get("peer"), found.get("related")),
-        )
+        who, account = (time, host, sender, found.get("peer")), found.get("account", found.get("uid"))
+        return (Step(what, PARSER.name, found["queue_id"], *who, found.get("related"), account=account),)
 
 
 _STEPS = {

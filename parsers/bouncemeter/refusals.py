@@ -13,46 +13,45 @@ import re
 import pyparsing as pp
 
 from bouncemeter.event import EnhancedCode, Event, Outcome, Stage
-from bouncemeter.grammar import code_of, enhanced_code, logged_address, quoted_local_part, reply, rest
+from bouncemeter.grammar import code_of, enhanced_code, logged_address, quoted_local_part, regex, reply, rest
 from bouncemeter.lowering import lowered
+from bouncemeter.patterns import compiled
 
 __all__ = ["client", "limited", "queue_id", "refusal_in"]
 
-queue_id = pp.Regex(r"[0-9A-F]{5,20}(?=:)|[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{10,24}(?=:)")
+queue_id = regex(r"[0-9A-F]{5,20}(?=:)|[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{10,24}(?=:)")
 """Short: hexadecimal of microseconds and inode. Long: base 52, no vowels (enable_long_queue_ids)."""
 
-client = pp.Regex(r"[^\s\[]*+\[[^\]\n]*+\](?::[0-9]+)?+")
+client = regex(r"[^\s\[]*+\[[^\]\n]*+\](?::[0-9]+)?+")
 """`unknown[192.0.2.1]`; postscreen writes `[192.0.2.1]:41000`."""
 
 text = rest("text")
-end = pp.Regex(r"(?![^\n])")
+end = regex(r"(?![^\n])")
 
 # --- rejections: who was refused, our reply, why, the envelope --------------------------------------------------
 
 # After the protocol comes the HELO, which the client writes: it may hold brackets, spaces and whole envelopes. An
 # address may too, if it is not quoted. So whatever has a second protocol can be read in two ways, and is not read.
-greeting = pp.Regex(r",? proto=[A-Z]++(?:[^ \n]++| (?!proto=[A-Z]))*+(?![^\n])")
+greeting = regex(r",? proto=[A-Z]++(?:[^ \n]++| (?!proto=[A-Z]))*+(?![^\n])")
 envelope = (
-    pp.Regex(r";(?= )")
-    + pp.Opt(" from=<" + logged_address("sender") + ">" + pp.Regex(",?"))
+    regex(r";(?= )")
+    + pp.Opt(" from=<" + logged_address("sender") + ">" + regex(",?"))
     + pp.Opt(" to=<" + logged_address("recipient") + ">")
     + greeting
 )
 # Mail of a local user has no client, and so no protocol.
 local_envelope = "; from=<" + logged_address("sender") + ">" + pp.Opt(" to=<" + logged_address("recipient") + ">") + end
 # With info_log_address_format = internal, odd addresses are not quoted: they are read if only one reading is possible.
-unquoted = pp.Regex(r"(?:[^>\n]++|>(?!,? (?:to=<|proto=)))*+")
-unquoted_envelope = (
-    "; from=<" + unquoted("sender") + pp.Opt(pp.Regex(">,? to=<") + unquoted("recipient")) + ">" + greeting
-)
+unquoted = regex(r"(?:[^>\n]++|>(?!,? (?:to=<|proto=)))*+")
+unquoted_envelope = "; from=<" + unquoted("sender") + pp.Opt(regex(">,? to=<") + unquoted("recipient")) + ">" + greeting
 
 # The offending name or address comes first, in brackets, and may itself imitate an envelope.
 our_words = r"(?:[^;\n]++|;(?! (?:from=<|to=<|proto=)))*+"
-plain_why = pp.Regex(rf'(?:<[^<>"\s]*+>: )?+{our_words}')
-why = pp.Combine(pp.Opt(pp.Regex(rf'<(?:{quoted_local_part}[^<>]*+|[^<>"]*+)>: ')) + pp.Regex(our_words))
+plain_why = regex(rf'(?:<[^<>"\s]*+>: )?+{our_words}')
+why = pp.Combine(pp.Opt(regex(rf'<(?:{quoted_local_part}[^<>]*+|[^<>"]*+)>: ')) + regex(our_words))
 
 refused = (
-    pp.Regex(r"(?:milter-|proxy-)?reject: ")
+    regex(r"(?:milter-|proxy-)?reject: ")
     + (pp.Word(pp.alphas.upper() + "-_") | "connect")("stage")
     + pp.Opt(" from " + client("relay"))
     + ": "
@@ -63,10 +62,10 @@ usual_rejection = lowered(queue_name + refused + plain_why("text") + envelope)
 smtpd_rejection = refused + why("text") + pp.Opt(envelope | local_envelope | unquoted_envelope)
 
 # A header or body line is the sender's own text, then an envelope follows; our verdict comes after the last envelope.
-content_rejection = pp.Regex(r"reject: (?:(?:mime-|nested-|smtp-)?header|body|content) ")("content") + (
-    pp.Regex(r".*(?:(?<=>: )|(?<=SMTP: ))") + pp.Opt(enhanced_code("code") + " ") + text | rest
+content_rejection = regex(r"reject: (?:(?:mime-|nested-|smtp-)?header|body|content) ")("content") + (
+    regex(r".*(?:(?<=>: )|(?<=SMTP: ))") + pp.Opt(enhanced_code("code") + " ") + text | rest
 )
-mime_rejection = pp.Regex("reject: mime-error ")("content") + pp.Regex(r"[^:\n]*+")("text")
+mime_rejection = regex("reject: mime-error ")("content") + regex(r"[^:\n]*+")("text")
 
 rejection = lowered(queue_name + (mime_rejection | content_rejection | smtpd_rejection))
 bare_rejection = lowered(smtpd_rejection)
@@ -79,9 +78,9 @@ limited = "|".join(
 )
 limit_exceeded = lowered(
     "warning: "
-    + pp.Regex(rf"(?:{limited})(?= limit exceeded: )")("limit")
+    + regex(rf"(?:{limited})(?= limit exceeded: )")("limit")
     + " limit exceeded: "
-    + pp.Regex("[0-9]+ from ")
+    + regex("[0-9]+ from ")
     + client("relay")
     + " for service "
 )
@@ -192,7 +191,7 @@ def _limit(message: str, time: float | None, host: str | None) -> Event | None:
     )
 
 
-_PLAIN = re.compile(r"(?:<[^<>\s\\]{0,320}+>: )?+[^<>\[]*+")
+_PLAIN = compiled(r"(?:<[^<>\s\\]{0,320}+>: )?+[^<>\[]*+")
 _CLIENTS_WORDS = re.compile(
     r"<(?P<offender>.*)>: (?=(?:[A-Z][A-Za-z-]*+ )(?:[a-z-]++ )*?(?:rejected: |denied\b))"
     r"|(?P<before>(?:[^\[]{0,80}; )?(?:[A-Za-z]++ ){1,3})\[(?P<listed>.*)\](?= blocked using )"

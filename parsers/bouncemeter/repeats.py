@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import pyparsing as pp
 
 from bouncemeter.event import Entry, Event
-from bouncemeter.grammar import own_stamp, rest, syslog_prefix
+from bouncemeter.grammar import own_stamp, regex, rest, syslog_prefix
 from bouncemeter.lowering import lowered
 
 __all__ = ["Repeats", "any_line", "repeated_events"]
@@ -21,7 +21,7 @@ any_line = lowered(syslog_prefix + rest("message"))
 """A whole line: what syslog put before the message, and the message."""
 
 repeated_message = lowered(
-    pp.Regex("message repeated ") + pp.Regex("[0-9]{1,6}")("number") + pp.Regex(r" times: \[ ?") + rest("message")
+    regex("message repeated ") + regex("[0-9]{1,6}")("number") + regex(r" times: \[ ?") + rest("message")
 )
 """What rsyslog writes in place of equal messages (`$RepeatedMsgReduction on`)."""
 
@@ -43,14 +43,14 @@ def repeated_events(message: str, read: Callable[[str], Sequence[Entry]]) -> Seq
     return events * min(int(found["number"]), MAX_REPEATS // max(1, len(events)))
 
 
-_end = pp.Regex(r" times?(?: ---)?(?![^\n])")
-_number = pp.Regex("[0-9]{1,6}")
+_end = regex(r" times?(?: ---)?(?![^\n])")
+_number = regex("[0-9]{1,6}")
 # syslogd of BSD, Solaris, macOS and Linux; of a message from elsewhere, the host is that one.
 _last_message = (
-    pp.Opt(pp.Regex("<[0-9]{1,3}>"))
+    pp.Opt(regex("<[0-9]{1,3}>"))
     + own_stamp("stamp")
     + " "
-    + pp.Opt(pp.NotAny(pp.Regex("last message |--- ")) + pp.Regex(r"[^\s\[\]]{1,255}")("host") + " ")
+    + pp.Opt(pp.NotAny(regex("last message |--- ")) + regex(r"[^\s\[\]]{1,255}")("host") + " ")
     + pp.Opt("--- ")
     + "last message repeated "
     + _number("number")
@@ -60,7 +60,7 @@ _last_message = (
 _quoted = (
     pp.Opt(" ")
     + "Last message '"
-    + pp.Regex(r".{0,200}(?=' repeated [0-9])")("beginning")
+    + regex(r".{0,200}(?=' repeated [0-9])")("beginning")
     + "' repeated "
     + _number("number")
     + " times"

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 __all__ = ["MONTHS", "Clock", "Stamps"]
@@ -92,6 +94,52 @@ class Stamps:
         if len(times) < len(ends):  # an impossible stamp, such as 31 February, hides the others
             times = [time for each in stamps if (time := self.seconds(each)) is not None]
         return (min(times), max(times)) if times else None
+
+    def periods(self, stamps: Sequence[str], length: float) -> Counter[int | None]:
+        """How many stamps are in each period: its number is the seconds since 1970 UTC divided by the length.
+
+        Impossible stamps have None; among many others, they may count with those beside them.
+
+        Args:
+            stamps: The stamps.
+            length: The length of a period in seconds.
+        """
+        try:
+            return self._periods_in_order(stamps, length)
+        except ValueError:
+            times = Counter(stamps)
+            found = Counter[int | None]()
+            for each, number in times.items():
+                time = self.seconds(each)
+                found[None if time is None else int(time // length)] += number
+            return found
+
+    def _periods_in_order(self, stamps: Sequence[str], length: float) -> Counter[int | None]:
+        """The same for stamps that sort by time as text: few of them are looked at.
+
+        Raises:
+            ValueError: They do not, or some are impossible.
+        """
+        found = Counter[int | None]()
+        if not stamps:
+            return found
+        if not self._are_in_order(set(stamps)):
+            raise ValueError("not in order")
+
+        def seconds(stamp: str) -> float:
+            if (time := self.seconds(stamp)) is None:
+                raise ValueError("not a time")
+            return time
+
+        ordered = sorted(stamps)
+        last, place = seconds(ordered[-1]), 0
+        while place < len(ordered):
+            number = int(seconds(ordered[place]) // length)
+            end = (number + 1) * length
+            after = len(ordered) if last < end else bisect_left(ordered, end, place + 1, key=seconds)
+            found[number] += after - place
+            place = after
+        return found
 
     @staticmethod
     def _are_in_order(stamps: set[str]) -> bool:

@@ -23,28 +23,26 @@ from typing import Any, NamedTuple
 
 import pyparsing as pp
 
-from bouncemeter.grammar import iso_stamp, own_stamp, rest, syslog_prefix
+from bouncemeter.grammar import iso_stamp, own_stamp, regex, rest, syslog_prefix
 from bouncemeter.lowering import Lowered, lowered
 
 __all__ = ["Unwrapper", "field_text", "unwrapped", "values_inside"]
 
 # --- wrappers before a line ---------------------------------------------------------------------------------------
 
-_colours = pp.Regex(r"(?:\x1b\[[0-9;]*+m)*+")
-_compose = pp.Regex(r"\[?+[A-Za-z0-9][A-Za-z0-9_.@-]{0,253}+\]?+ *+(?:\x1b\[[0-9;]*+m)*+\| ?")
-_pod = pp.Regex(r"\[[^\s\[\]/]{1,253}+(?:/[^\s\[\]/]{1,253}+){1,2}+\] ")
-_stream = (
-    (pp.Literal("stdout") | "stderr")("stream") + " " + pp.Regex("[FP]")("part") + pp.Regex("(?::[^ ]*+)?+(?: |$)")
-)
+_colours = regex(r"(?:\x1b\[[0-9;]*+m)*+")
+_compose = regex(r"\[?+[A-Za-z0-9][A-Za-z0-9_.@-]{0,253}+\]?+ *+(?:\x1b\[[0-9;]*+m)*+\| ?")
+_pod = regex(r"\[[^\s\[\]/]{1,253}+(?:/[^\s\[\]/]{1,253}+){1,2}+\] ")
+_stream = (pp.Literal("stdout") | "stderr")("stream") + " " + regex("[FP]")("part") + regex("(?::[^ ]*+)?+(?: |$)")
 
 _layer = lowered(
     _colours
-    + ((_compose | _pod)("name") + _colours + pp.Regex(" ?") | iso_stamp("stamp") + pp.Regex(" +") + pp.Opt(_stream))
+    + ((_compose | _pod)("name") + _colours + regex(" ?") | iso_stamp("stamp") + regex(" +") + pp.Opt(_stream))
     + rest("inner")
 )
 _any_line = lowered(syslog_prefix)
 _whole_stamp = lowered(own_stamp + pp.StringEnd())
-_begins_with_stamp = lowered(pp.Regex(r"<[0-9]{1,3}>") | own_stamp)
+_begins_with_stamp = lowered(regex(r"<[0-9]{1,3}>") | own_stamp)
 
 # --- collectors' JSON -----------------------------------------------------------------------------------------------
 

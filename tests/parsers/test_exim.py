@@ -122,6 +122,9 @@ def test_a_line_that_refuses_and_tries_nothing_has_no_event(line: str) -> None:
         "message rejected",
         f"{ID}message temporarily rejected for a new reason",
         f"{ID}** ",
+        "1abcDEF-000001-AB ** c@d.test R=r T=t: 550 no",
+        "1abcDE-0000000005vi-00000-1 == c@d.test R=r T=t defer (0): 450 no",
+        "1abcDE-1 => c@d.test R=r T=t",
     ],
 )
 def test_a_refusal_or_an_outcome_in_an_unknown_form_is_unparsed(line: str) -> None:

@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-@given(st.lists(st.binary(max_size=30).map(lambda line: line.replace(b"\n", b"")), max_size=20), st.integers())
+@given(
+    st.lists(st.binary(max_size=30).map(lambda line: line.replace(b"\n", b"").lstrip(b"\0")), max_size=20),
+    st.integers(),
+)
 def test_lines_do_not_depend_on_how_the_bytes_are_split(lines: list[bytes], seed: int) -> None:
     stream = b"".join(line + b"\n" for line in lines) + b"rest"
     cutter, found, chance = Lines(), "", random.Random(seed)
@@ -22,6 +25,16 @@ def test_lines_do_not_depend_on_how_the_bytes_are_split(lines: list[bytes], seed
         stream = stream[size:]
     assert found == "".join(line.removesuffix(b"\r").decode("utf-8", "backslashreplace") + "\n" for line in lines)
     assert cutter.end() == "rest\n"
+
+
+@pytest.mark.parametrize("piece", [1, 1000, MAX_LINE, 10 * MAX_LINE])
+@pytest.mark.parametrize("hole", [1, 4096, 3 * MAX_LINE])
+def test_a_hole_before_a_line_costs_it_nothing(hole: int, piece: int) -> None:
+    stream = b"one\n" + bytes(hole) + b"two\nthr\0ee\n" + bytes(hole)
+    cutter, text = Lines(), ""
+    for start in range(0, len(stream), piece):
+        text += cutter.feed(stream[start : start + piece])
+    assert text + cutter.end() == "one\ntwo\nthr\0ee\n"
 
 
 @pytest.mark.parametrize("piece", [1000, MAX_LINE, 10 * MAX_LINE])

@@ -194,7 +194,7 @@ def test_a_configuration_adds_providers(tmp_path: Path, bouncemeter: Run) -> Non
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[providers]\nus = 1", "providers.us must be a table"),
+        ("[providers]\nus = 1", "providers must be tables of hosts and domains, which us is not"),
         ("[providers.Us]\n", "'Us' is not a valid provider name"),
         ("[providers.us]\nhost = []", "provider us: host is not a setting; use hosts or domains"),
         ("[providers.us]\nhosts = 'x'", "provider us: hosts must be a list"),
@@ -207,7 +207,7 @@ def test_wrong_provider_settings_are_answered_by_one_sentence(
     config = tmp_path / "bouncemeter.toml"
     config.write_text(text)
     done = bouncemeter("report", "--config", config, LOGS / "postfix" / "relay.log", check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
     assert providers_module._own == {}

@@ -195,8 +195,8 @@ def test_wrong_phrases_get_one_sentence(tmp_path: Path, bouncemeter: Run, text: 
     config = tmp_path / "bouncemeter.toml"
     config.write_text(f"[reasons]\n{text}\n")
     done = bouncemeter("report", "--config", config, LOGS / "postfix" / "relay.log", check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"bouncemeter: {config}: {sentence}")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"bouncemeter: {config}:1: {sentence}")
     assert done.stderr.count("\n") == 1
 
 

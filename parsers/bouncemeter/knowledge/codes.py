@@ -1,6 +1,6 @@
 """What the enhanced status codes mean: RFC 3463, the IANA registry, and the guide to 89 bounce codes.
 
-The texts are data, in `codes.toml` beside this module.
+The texts are data, in `codes.toml` beside this module, and for Swedish in `sv/codes.toml`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from functools import cache, lru_cache
 from typing import Any
 
 from bouncemeter.event import EnhancedCode, Kind
+from bouncemeter.knowledge.languages import Language, texts
 from bouncemeter.tables import table
 
-__all__ = ["Explanation", "catalogue", "explain", "label", "reply_meaning"]
+__all__ = ["CodeClass", "Explanation", "catalogue", "explain", "explain_class", "label", "reply_meaning"]
 
 _KINDS = {4: Kind.SOFT, 5: Kind.HARD}
 
@@ -30,6 +31,7 @@ class Explanation:
         causes: The usual causes.
         postmaster: What to do if you run the sending server.
         sender: What to do if you write the mail.
+        remedy: What to do, for postmaster and sender.
         reason: The reason that the code alone supports.
         reference: Where it is defined.
         registered: Whether the code is in the IANA registry; if not, the rest describes its class.
@@ -44,35 +46,33 @@ class Explanation:
     causes: tuple[str, ...]
     postmaster: str
     sender: str
+    remedy: str
     reason: str
     reference: str
     registered: bool
     in_guide: bool
 
-    @property
-    def remedy(self) -> str:
-        """What to do, for postmaster and sender."""
-        return f"Postmaster: {self.postmaster} Sender: {self.sender}"
-
 
 @cache
-def _entries() -> dict[tuple[int, int], dict[str, Any]]:
-    """The registry's entries by subject and detail."""
+def _entries(language: Language = Language.EN) -> dict[tuple[int, int], dict[str, Any]]:
+    """The registry's entries by subject and detail, with their texts in a language."""
+    translated = {} if language is Language.EN else texts("codes", language)["codes"]
     entries = {}
     for entry in table("knowledge/codes")["codes"]:
         subject, detail = map(int, entry["suffix"].split("."))
-        entries[subject, detail] = entry
+        entries[subject, detail] = entry | translated.get(entry["suffix"], {})
     return entries
 
 
 @lru_cache(maxsize=1024)
-def explain(code: EnhancedCode) -> Explanation:
+def explain(code: EnhancedCode, language: Language = Language.EN) -> Explanation:
     """What a code means. A code that is not registered is explained by its class."""
-    entry = _entries().get((code.subject, code.detail))
+    entry = _entries(language).get((code.subject, code.detail))
     if entry is None:
-        return _explain_by_class(code)
+        return _explain_by_class(code, language)
     kind = _KINDS.get(code.digit)
-    added = entry.get(kind, "") if kind else "Here it reports success."
+    words = texts("codes", language)["words"]
+    added = entry.get(kind, "") if kind else words["success"]
     return Explanation(
         code=code,
         kind=kind,
@@ -82,6 +82,7 @@ def explain(code: EnhancedCode) -> Explanation:
         causes=tuple(entry["causes"]),
         postmaster=entry["postmaster"],
         sender=entry["sender"],
+        remedy=words["remedy"].format_map(entry),
         reason=entry["reason"],
         reference=entry["reference"],
         registered=True,
@@ -89,19 +90,21 @@ def explain(code: EnhancedCode) -> Explanation:
     )
 
 
-def _explain_by_class(code: EnhancedCode) -> Explanation:
+def _explain_by_class(code: EnhancedCode, language: Language) -> Explanation:
     kind = _KINDS.get(code.digit)
-    force = {Kind.SOFT: "Temporary: the server will try again.", Kind.HARD: "Permanent: it will not be tried again."}
-    subject = table("knowledge/codes")["subjects"].get(str(code.subject), "A subject that RFC 3463 does not know.")
+    known = texts("codes", language)
+    entry = known["unregistered"]
+    subject = known["subjects"].get(str(code.subject), entry["subject"])
     return Explanation(
         code=code,
         kind=kind,
-        title="Not in the IANA registry",
-        meaning=f"{subject} {force[kind] if kind else 'Success.'} The number after that is the other server's own.",
+        title=entry["title"],
+        meaning=f"{subject} {entry[kind or 'success']} {entry['meaning']}",
         other_reading=None,
-        causes=("A code of one provider or product",),
-        postmaster="Look the code up in the documentation of the provider that sent it; the reply often links it.",
-        sender="Go by the text of the reply.",
+        causes=tuple(entry["causes"]),
+        postmaster=entry["postmaster"],
+        sender=entry["sender"],
+        remedy=known["words"]["remedy"].format_map(entry),
         reason="other",
         reference="RFC 3463",
         registered=False,
@@ -109,9 +112,40 @@ def _explain_by_class(code: EnhancedCode) -> Explanation:
     )
 
 
-def catalogue() -> list[Explanation]:
+@dataclass(frozen=True, slots=True)
+class CodeClass:
+    """A class of codes, such as 5.7.
+
+    Attributes:
+        name: Its two numbers.
+        kind: Soft or hard; None for success.
+        meaning: What its codes have in common.
+        codes: Its registered codes.
+    """
+
+    name: str
+    kind: Kind | None
+    meaning: str
+    codes: tuple[Explanation, ...]
+
+
+def explain_class(digit: int, subject: int, language: Language = Language.EN) -> CodeClass:
+    """What the codes of a class have in common, and which there are.
+
+    Raises:
+        ValueError: RFC 3463 has no such class.
+    """
+    meaning = texts("codes", language)["subjects"].get(str(subject))
+    if digit not in (2, 4, 5) or meaning is None:
+        raise ValueError(f"{digit}.{subject} is not a class of RFC 3463")
+    suffixes = (suffix for suffix in sorted(_entries()) if suffix[0] == subject)
+    codes = tuple(explain(EnhancedCode(digit, *suffix), language) for suffix in suffixes)
+    return CodeClass(f"{digit}.{subject}", _KINDS.get(digit), meaning, codes)
+
+
+def catalogue(language: Language = Language.EN) -> list[Explanation]:
     """Every registered code in its soft and its hard form, by number."""
-    return [explain(EnhancedCode(digit, *suffix)) for digit in _KINDS for suffix in sorted(_entries())]
+    return [explain(EnhancedCode(digit, *suffix), language) for digit in _KINDS for suffix in sorted(_entries())]
 
 
 @lru_cache(maxsize=1024)
@@ -125,7 +159,7 @@ def label(code: EnhancedCode) -> tuple[str, str]:
     return f"{code.digit}.x", f"{code.digit}.x.x"
 
 
-def reply_meaning(reply_code: int) -> str | None:
+def reply_meaning(reply_code: int, language: Language = Language.EN) -> str | None:
     """What a plain three-digit SMTP reply code means (RFC 5321)."""
-    meaning: str | None = table("knowledge/codes")["replies"].get(str(reply_code))
+    meaning: str | None = texts("codes", language)["replies"].get(str(reply_code))
     return meaning

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from operator import itemgetter
 from typing import Generic, TypeVar
 
+from bouncemeter.patterns import compiled
+
 __all__ = ["MAX_TEXT", "Phrases", "ReplyText"]
 
 MAX_TEXT = 1000
@@ -32,7 +34,7 @@ _IN_REPLY_TO = re.compile(r"\(in reply to [A-Za-z ]{1,40}\)?$")
 
 # In small letters, for Exchange's own words (`RESOLVER.ADR.RecipNotFound`) look like the name of a host.
 _DOT = re.compile(r"[a-z0-9_-]\.[a-z]")
-_HOST = re.compile(
+_HOST = compiled(
     r"(?<![\w.@-])(?:[a-z0-9_][a-z0-9_-]{0,62}+\.)++"
     r"(?:[a-z]{2}|com|net|org|edu|gov|mil|int|info|biz|name|mail|email|online|cloud|host|app|dev|test|example|local|lan|"
     r"internal|localdomain|arpa)(?![\w-]|\.\w)"

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache, lru_cache
+from itertools import chain
 
 from bouncemeter.event import EnhancedCode, Event, Outcome
 from bouncemeter.knowledge.codes import Explanation, explain
+from bouncemeter.knowledge.languages import Language, texts
 from bouncemeter.knowledge.phrases import MAX_TEXT, Phrases, ReplyText
 from bouncemeter.knowledge.providers import OTHER, provider_by_words, provider_of
 from bouncemeter.knowledge.speakers import MAIL, command_of, exit_status_reason, inner_reply, is_own_fault, own_error
@@ -30,10 +32,12 @@ __all__ = [
     "check_phrases",
     "find_reason",
     "finding_of",
+    "meanings_of",
     "reason_of",
     "reasons",
     "reply_text",
     "todo",
+    "translated",
     "words_without_recipient",
 ]
 
@@ -51,12 +55,14 @@ class Reason:
         name: The word.
         meaning: What it means.
         kind: Its usual kind: `soft`, `hard` or `either`.
+        address: What it says of the recipient's address: `gone`, `full`, `unreachable` or `innocent`.
         todo: What to do.
     """
 
     name: str
     meaning: str
     kind: str
+    address: str
     todo: str
 
 
@@ -66,6 +72,7 @@ class ProviderCode:
 
     Attributes:
         provider: The provider.
+        name: The first of its codes or words: its key in the tables of other languages.
         reason: The reason behind it.
         meaning: What it means to that provider.
         todo: What to do about it; None if the general advice for the reason applies.
@@ -75,6 +82,7 @@ class ProviderCode:
     """
 
     provider: str
+    name: str
     reason: str
     meaning: str
     todo: str | None
@@ -103,9 +111,13 @@ class Finding:
 
 
 @cache
-def reasons() -> dict[str, Reason]:
-    """Every word of the vocabulary."""
-    return {name: Reason(name, **entry) for name, entry in table("knowledge/reasons")["reasons"].items()}
+def reasons(language: Language = Language.EN) -> dict[str, Reason]:
+    """Every word of the vocabulary, with its texts in a language."""
+    added = texts("reasons", language)["reasons"]
+    return {
+        name: Reason(name, **(entry | added.get(name, {})))
+        for name, entry in table("knowledge/reasons")["reasons"].items()
+    }
 
 
 @cache
@@ -140,6 +152,7 @@ def _provider_codes() -> tuple[dict[tuple[str, EnhancedCode], ProviderCode], Phr
     for row in rows:
         provider_code = ProviderCode(
             provider=row["provider"],
+            name=next(chain(row.get("codes", ()), row.get("words", ()))),
             reason=row["reason"],
             meaning=row["meaning"],
             todo=row.get("todo"),
@@ -152,6 +165,18 @@ def _provider_codes() -> tuple[dict[tuple[str, EnhancedCode], ProviderCode], Phr
                 by_code.setdefault((provider_code.provider, code), provider_code)
         by_words += [(words, provider_code) for words in row.get("words", ())]
     return by_code, Phrases(by_words)
+
+
+def meanings_of(code: EnhancedCode) -> list[ProviderCode]:
+    """What single providers mean by an enhanced code of their own."""
+    return [meaning for (_, each), meaning in _provider_codes()[0].items() if each == code]
+
+
+def translated(code: ProviderCode, language: Language) -> ProviderCode:
+    """A provider's code, as the English table has it, with its texts in a language."""
+    if language is Language.EN:
+        return code
+    return replace(code, **texts("provider_codes", language)[code.provider][code.name])
 
 
 @cache
@@ -269,10 +294,17 @@ def finding_of(event: Event) -> Finding | None:
     return find_reason(event.code, event.reply_code, words_without_recipient(event), provider)
 
 
-def todo(found: Finding) -> str:
-    """What to do about a reason: what the provider asks for, else the general advice."""
+def todo(found: Finding, language: Language = Language.EN) -> str:
+    """What to do about a reason: what the provider asks for, else the general advice.
+
+    Args:
+        found: The reason; a provider's code in it is in the language already (`translated`).
+        language: The language of the general advice.
+    """
     own = found.provider_code
-    return own.todo if own is not None and own.todo and own.reason == found.reason else reasons()[found.reason].todo
+    if own is not None and own.todo and own.reason == found.reason:
+        return own.todo
+    return reasons(language)[found.reason].todo
 
 
 @lru_cache(maxsize=2048)

@@ -10,6 +10,7 @@ import re
 
 from bouncemeter.event import EnhancedCode
 from bouncemeter.knowledge.phrases import MAX_TEXT
+from bouncemeter.patterns import compiled
 from bouncemeter.tables import table
 
 __all__ = ["MAIL", "command_of", "exit_status_reason", "inner_reply", "is_own_fault", "own_error"]
@@ -21,7 +22,7 @@ _COMMAND = re.compile(
     r"\(in reply to ([A-Z]+)[A-Za-z ]{0,40}\)?$"  # Postfix puts it behind the reply, Exim before it
     r"|\A(?:SMTP|LMTP) error from remote mail(?:er| server)? after (?:pipelined )?([A-Z]+)\b"
 )
-_PREFIX = re.compile(r"(?:delivery temporarily suspended: |delivery via \S{1,300}+: )++")
+_PREFIX = compiled(r"(?:delivery temporarily suspended: |delivery via \S{1,300}+: )++")
 _OUTPUT = re.compile(r"\.? ?Command output: | from command: ")
 _EXIT_STATUS = re.compile(
     r"Command died with status ([0-9]{1,3})\b"
