@@ -6,14 +6,30 @@ imported inside the command that needs it, so that `--help` is quick.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from bouncemeter import __version__
 
-from bouncemeter_exporter.cli import codes, explain, grafana, parse, report, rules, serve, trace
-from bouncemeter_exporter.cli.options import FAILURE
+from bouncemeter_exporter.cli import (
+    check,
+    codes,
+    explain,
+    grafana,
+    parse,
+    report,
+    rules,
+    serve,
+    service,
+    suppress,
+    trace,
+)
+from bouncemeter_exporter.cli.options import FAILURE, say
 
 __all__ = ["app", "main"]
 
@@ -24,7 +40,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in (parse.parse, report.report, explain.explain, trace.trace, codes.codes, serve.serve):
+COMMANDS = (
+    *(parse.parse, report.report, explain.explain, trace.trace, suppress.suppress, codes.codes),
+    *(check.check, serve.serve, service.service),
+)
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(rules.app, name="rules")
 app.add_typer(grafana.app, name="grafana")
@@ -44,10 +64,37 @@ def _common(
     """Mail bounces of Postfix, Exim and Exchange, by enhanced status code: for Prometheus and for you."""
 
 
+OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+"""What may go wrong when output is written."""
+
+
 def main() -> None:
-    """The entry point: a closed pipe ends a command quietly."""
-    try:
-        app()
-    except BrokenPipeError:
-        sys.stderr.close()
+    """The entry point: a closed pipe ends a command quietly, a full disk with a sentence."""
+    if sys.stdout is None:
+        say("cannot write the output: it is closed")
         sys.exit(FAILURE)
+    if sys.stdin is None:  # closed: there is nothing to read
+        sys.stdin = Path(os.devnull).open()  # noqa: SIM115 - for as long as the program runs
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # letters that the terminal's encoding lacks
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(FAILURE)
+    except OSError as error:
+        if error.errno not in OUTPUT_ERRORS:
+            raise
+        _discard_output()
+        say(f"cannot write the output: {error.strerror}")
+        sys.exit(FAILURE)
+
+
+def _discard_output() -> None:
+    """Write what is left to nowhere: Python would complain at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Annotated
 
 import typer
 
-from bouncemeter_exporter.cli.options import Output, OutputFormat
+from bouncemeter_exporter.cli.options import InLanguage, Output, OutputFormat, language_of
 
 __all__ = ["codes"]
 
@@ -15,6 +16,7 @@ __all__ = ["codes"]
 def codes(
     *,
     output: Output = OutputFormat.TEXT,
+    language: InLanguage = None,
     guide: Annotated[bool, typer.Option("--guide", help="Only the guide's 89 codes.")] = False,
 ) -> None:
     """List the catalogue of enhanced status codes.
@@ -29,10 +31,11 @@ def codes(
 
     from bouncemeter_exporter.reporting.explain import code_as_json
 
-    rows = [row for row in catalogue() if row.in_guide or not guide]
+    language = language or language_of(os.environ)
+    rows = [row for row in catalogue(language) if row.in_guide or not guide]
     if output is OutputFormat.JSON:
         typer.echo(json.dumps([code_as_json(row) for row in rows], indent=2))
     else:
         from bouncemeter_exporter.reporting.terminal import show_codes
 
-        show_codes(rows)
+        show_codes(rows, language)

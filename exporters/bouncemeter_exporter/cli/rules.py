@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from bouncemeter_exporter.cli.export import Folder, Runbook, with_thresholds, write
+from bouncemeter_exporter.cli.export import ExporterUrl, Folder, Runbook, checked_url, with_thresholds, write
+from bouncemeter_exporter.cli.options import say
 from bouncemeter_exporter.grafana.rules import GRAFANA, RUNBOOK
 
 __all__ = ["app"]
@@ -21,6 +22,7 @@ def rules_export(
     *,
     grafana_url: Annotated[str, typer.Option(metavar="URL", help="URL of Grafana, for links.")] = GRAFANA,
     runbook_url: Runbook = RUNBOOK,
+    exporter_url: ExporterUrl = None,
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="Write a PrometheusRule for the Prometheus operator instead.")
     ] = False,
@@ -29,7 +31,7 @@ def rules_export(
     ] = False,
     **values: float,
 ) -> None:
-    """Write recording rules and alerts as a file for Prometheus.
+    """Write recording rules and alerts as a file for Prometheus, and files for Alertmanager, which mails the alerts.
 
     Examples:
 
@@ -39,6 +41,20 @@ def rules_export(
     """
     from bouncemeter_exporter.grafana import rules
 
-    found = rules.rules(values, grafana_url=grafana_url, runbook_url=runbook_url)
-    files = {rules.KUBERNETES: rules.as_kubernetes(found)} if kubernetes else {rules.FILE: rules.as_prometheus(found)}
+    found = rules.rules(
+        values,
+        grafana_url=checked_url(grafana_url, "--grafana-url"),
+        runbook_url=checked_url(runbook_url, "--runbook-url"),
+        exporter_url=checked_url(exporter_url, "--exporter-url") if exporter_url else "",
+    )
+    files = {rules.KUBERNETES: rules.as_kubernetes(found)}
+    if not kubernetes:
+        files = {rules.FILE: rules.as_prometheus(found)} | rules.alertmanager()
     write(folder, files | ({rules.UNIT_TESTS: rules.as_unit_tests(values)} if unit_tests else {}))
+    where = folder.resolve()
+    if kubernetes:
+        say(f"next: kubectl apply -f {where / rules.KUBERNETES}")
+    else:
+        mails = where / "alertmanager"
+        say(f'next, for Prometheus: rule_files: ["{where / rules.FILE}"]; then promtool check config, and reload it')
+        say(f"next, for Alertmanager: adapt {mails / 'alertmanager.yml'}; copy {mails}/* beside its configuration")

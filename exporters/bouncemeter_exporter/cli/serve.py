@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -19,20 +21,21 @@ def serve(
         list[str] | None,
         typer.Argument(
             metavar="SOURCE",
-            help="Files, FIFOs, directories, glob patterns; - for standard input; journal:, journal:UNIT or"
-            " journal:/DIRECTORY for the systemd journal; udp:HOST:PORT, tcp:HOST:PORT, unix:/PATH or"
-            " unix-stream:/PATH to listen for syslog.",
+            help="Files, FIFOs, directories, glob patterns; - for standard input; journal:, journal:UNIT,"
+            " journal:FIELD=VALUE or journal:/DIRECTORY for the systemd journal; udp:HOST:PORT, tcp:HOST:PORT,"
+            " unix:/PATH or unix-stream:/PATH to listen for syslog. Without one, this machine's own mail log.",
         ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; flags override the file.")
     ] = None,
     listen_address: Annotated[
-        str | None, typer.Option("--web.listen-address", metavar="HOST:PORT", help="Where to listen. [default: :19525]")
+        str | None,
+        typer.Option("--web.listen-address", metavar="HOST:PORT", help="Where to listen.", show_default=":19525"),
     ] = None,
     telemetry_path: Annotated[
         str | None,
-        typer.Option("--web.telemetry-path", metavar="PATH", help="Path of the metrics. [default: /metrics]"),
+        typer.Option("--web.telemetry-path", metavar="PATH", help="Path of the metrics.", show_default="/metrics"),
     ] = None,
     web_config: Annotated[
         Path | None,
@@ -42,13 +45,23 @@ def serve(
             help="TLS, client certificates and basic authentication, in the format of Prometheus' exporters.",
         ),
     ] = None,
+    trace: Annotated[
+        bool | None,
+        typer.Option(
+            "--web.trace/--no-web.trace",
+            help="Show messages, with their addresses, on the pages below /trace: behind a password or a client"
+            " certificate, or on loopback alone.",
+            show_default="not shown",
+        ),
+    ] = None,
     state: Annotated[
         Path | None,
         typer.Option(
             "--state",
             metavar="FILE",
-            help="File that keeps positions, counts and messages across restarts. [default: state.db in"
-            " $STATE_DIRECTORY, /var/lib/bouncemeter (root), or ~/.local/state/bouncemeter]",
+            help="File that keeps positions, counts and messages across restarts.",
+            show_default="state.db in $STATE_DIRECTORY, /var/lib/bouncemeter (root), ~/.local/state/bouncemeter, or on"
+            " Windows %PROGRAMDATA%\\bouncemeter",
         ),
     ] = None,
     no_state: Annotated[bool, typer.Option("--no-state", help="Keep no state: start afresh every time.")] = False,
@@ -56,8 +69,8 @@ def serve(
         bool | None,
         typer.Option(
             "--from-start/--from-end",
-            help="Read a file without a saved position from its start. [default: from its end]",
-            show_default=False,
+            help="Read a file without a saved position from its start.",
+            show_default="from its end",
         ),
     ] = None,
     format_of: FormatOf = None,
@@ -66,19 +79,25 @@ def serve(
         typer.Option(
             "--ledger.max-age",
             metavar="DURATION",
-            help="Forget a message after this time without a line: a little over the queue lifetime. [default: 6d]",
+            help="Forget a message after this time without a line: a little over the queue lifetime.",
+            show_default="6d",
         ),
     ] = None,
     ledger_max_messages: Annotated[
         int | None,
         typer.Option(
-            "--ledger.max-messages", metavar="NUMBER", help="Most messages to remember. [default: 1000000]", min=1
+            "--ledger.max-messages", metavar="NUMBER", help="Most messages to remember.", min=1, show_default="1000000"
         ),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check first that all will be well, as `bouncemeter check` does.")
+    ] = False,
 ) -> None:
     """Follow logs and serve their bounces as Prometheus metrics.
 
     Examples:
+
+      bouncemeter serve
 
       bouncemeter serve /var/log/mail.log
 
@@ -90,30 +109,49 @@ def serve(
     """
     from bouncemeter.plugin import ParserNotFoundError
 
+    from bouncemeter_exporter.checking.everything import check_config
+    from bouncemeter_exporter.checking.finding import Level, worst
+    from bouncemeter_exporter.checking.terminal import show_findings
     from bouncemeter_exporter.config import Config, ConfigError, SourceConfig, read_config, seconds
+    from bouncemeter_exporter.grafana.rules import thresholds
     from bouncemeter_exporter.serving.access import WebConfigError
     from bouncemeter_exporter.serving.exporter import Exporter
     from bouncemeter_exporter.serving.state import StateError
+    from bouncemeter_exporter.serving.status import Limit
+    from bouncemeter_exporter.sources.found import this_machines
     from bouncemeter_exporter.sources.lines import SourceError
 
-    try:
+    @cache
+    def own() -> tuple[SourceConfig, ...]:
+        return tuple(SourceConfig(each, format_of) for each in this_machines(say))
+
+    def read() -> Config:
         settings = read_config(config) if config else Config()
-        if sources:
-            settings = replace(settings, sources=tuple(SourceConfig(each, format_of) for each in sources))
-        settings = replace(
+        named = tuple(SourceConfig(each, format_of) for each in sources or []) or settings.sources
+        return replace(
             settings,
+            sources=named or own(),
             from_start=settings.from_start if from_start is None else from_start,
             listen_address=listen_address or settings.listen_address,
             telemetry_path=telemetry_path or settings.telemetry_path,
+            trace=settings.trace if trace is None else trace,
             web_config=web_config or settings.web_config,
             state=None if no_state else state or settings.state,
             max_age=seconds(ledger_max_age) if ledger_max_age else settings.max_age,
             max_messages=ledger_max_messages or settings.max_messages,
         )
-        if not settings.sources:
-            fail("name at least one log to follow, or a --config file that does", 2)
-        exporter = Exporter(settings, say)
-    except (ConfigError, ParserNotFoundError, SourceError, StateError, WebConfigError) as error:
+
+    try:
+        settings = read()
+        if check:
+            found = show_findings(check_config(settings, settings.sources), sys.stderr)
+            if worst(found) is Level.WRONG:
+                fail("not started")
+        limits = [Limit(name, each.text, each.value) for name, each in thresholds().items()]
+        exporter = Exporter(settings, say, read, limits)
+    except (ConfigError, WebConfigError) as error:
+        fail(error, 2)
+    except (ParserNotFoundError, SourceError, StateError) as error:
         fail(error)
     except ValueError as error:
         fail(error, 2)

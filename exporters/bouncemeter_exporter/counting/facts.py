@@ -34,6 +34,7 @@ class Fact(NamedTuple):
         provider: Who accepted or refused it.
         delay: Seconds from acceptance to the end, if known.
         first: Whether no recipient of the same message bounced before with the same kind and class.
+        sender, account: Who sent the message, and who handed it over, where the ledger remembers that.
     """
 
     kind: FactKind
@@ -42,6 +43,8 @@ class Fact(NamedTuple):
     provider: str
     delay: float | None = None
     first: bool = False
+    sender: str | None = None
+    account: str | None = None
 
     @property
     def bounce(self) -> Kind | None:

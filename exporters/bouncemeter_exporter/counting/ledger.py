@@ -44,9 +44,11 @@ class Ledger:
         max_messages: How many messages are remembered.
         clock: Supplies the current time.
         recording: Note which messages change, so that they can be saved.
+        senders: Remember who sent each message and who handed it over, and name them in the facts.
 
     Attributes:
         memory: The messages that are remembered.
+        senders: As above. Once it is set, messages that came before have no sender.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class Ledger:
         clock: Clock = time.time,
         *,
         recording: bool = False,
+        senders: bool = False,
     ) -> None:
+        self.senders = senders
         self.memory = Memory(max_age, max_messages, clock, recording=recording)
 
     def count(self, block: Block, counts: Counts) -> None:
@@ -64,7 +68,7 @@ class Ledger:
         memory = self.memory
         for host, rows in block.rows.by_server().items() if block.rows is not None else ():
             mail = self._ordinary(rows, host)
-            count_ordinary(mail, counts)
+            count_ordinary(mail, counts, senders=self.senders)
             mta = rows.reader.mta
             for entry in rows.entries(without=mail.queue_ids, known=self._waiting(mta, host)):
                 counts.count(entry, self.facts(entry))
@@ -112,7 +116,7 @@ class Ledger:
             name = row[rows.reader.columns.queue_id]
             if name in mail.queue_ids and mail.last[name] is row and moment >= last - LATE:
                 leaving.append(name)
-        for name, message in mail.messages(reversed(leaving)):
+        for name, message in mail.messages(reversed(leaving), senders=self.senders):
             memory.keep_ended(queue, name, message)
             memory.note_change(queue, name)
         return mail
@@ -156,7 +160,12 @@ class Ledger:
             message = message or self._new(step)
             _note_recipient(message, step)
         if message is not None:
+            self._note_sender(step, message)
             self.memory.keep(queue, queue_id, message)
+
+    def _note_sender(self, step: Step, message: Message) -> None:
+        if self.senders:
+            message.sender, message.account = step.sender or message.sender, step.account or message.account
 
     def _arrived(self, step: Step, queue: Queue, queue_id: str, before: Message | None) -> Message:
         """An arrival begins a new message, since short queue IDs are reused, unless its line comes late. A message with
@@ -172,7 +181,9 @@ class Ledger:
         if step.sender is not None:
             message.queued, message.notification = True, step.sender == ""
         if step.related and (origin := queue.peek(step.related)) is not None:
-            message.soft_before, message.bounced = _soft_recipients(origin), message.bounced | origin.bounced
+            message.take_soft(origin.soft())
+            message.bounced |= origin.bounced
+            message.account = origin.account
         return message
 
     def _notified(self, step: Step, queue: Queue, queue_id: str) -> None:
@@ -192,6 +203,9 @@ class Ledger:
             facts = [fact._replace(kind=FactKind.NOTIFICATION) for fact in facts]
         elif facts and event.outcome is not Outcome.DELIVERED:
             facts = [self._marked(fact, queue, message) for fact in facts]
+        if self.senders:
+            message.sender = event.sender or message.sender
+            facts = [fact._replace(sender=message.sender, account=message.account) for fact in facts]
         self.memory.keep(queue, queue_id, message)
         return facts
 
@@ -199,15 +213,13 @@ class Ledger:
         if event.recipient is None:
             return [] if event.outcome is Outcome.DEFERRED else self._end_all(event, message)
         key = _key(event, message)
-        recipient = message.recipients.get(key)
-        if recipient is None:
-            recipient = message.recipients[key] = Recipient()
+        recipient = message.recipient(key)
         if event.outcome is Outcome.DEFERRED:
             return self._defer(event, message, recipient)
         if recipient.ended and not recipient.passed_on:
             return []
         if event.outcome is Outcome.DELIVERED and self._handed_on(event, queue, message, queue_id):
-            recipient.ended = True
+            message.end(recipient, passed_on=recipient.passed_on)
             return []
         return [self._end(event, message, recipient)]
 
@@ -215,22 +227,20 @@ class Ledger:
         """The first deferral is a soft bounce, even if its line comes after that of the end."""
         facts = []
         first = recipient.since is None and (event.recipient or "").lower() not in message.soft_before
-        if recipient.since is None:
-            recipient.since = self._time(event)
-        if recipient.passed_on and self._time(event) >= message.seen:
-            recipient.ended = recipient.passed_on = False
-        provider = provider_of(event.relay, event.recipient)
-        recipient.code, recipient.provider = event.code, provider
+        now, provider = self._time(event), provider_of(event.relay, event.recipient)
+        again = recipient.passed_on and now >= message.seen
+        message.defer(recipient, now, event.code, provider, again=again)
         if first:
             facts.append(Fact(FactKind.SOFT_BOUNCE, event, Outcome.DEFERRED, provider))
         if message.expired and not recipient.ended:
             if not message.unnamed:
                 facts.append(self._end(replace(event, outcome=Outcome.EXPIRED), message, recipient))
-            recipient.ended, message.unnamed = True, False
+            message.end(recipient, passed_on=recipient.passed_on)
+            message.unnamed = False
         return facts
 
     def _end(self, event: Event, message: Message, recipient: Recipient) -> Fact:
-        recipient.ended, recipient.passed_on = True, False
+        message.end(recipient)
         provider = provider_of(event.relay, event.recipient)
         if event.outcome is Outcome.EXPIRED and recipient.code is not None:
             event, provider = replace(event, code=recipient.code), recipient.provider
@@ -244,7 +254,7 @@ class Ledger:
         if message.expired:
             return []
         message.expired = True
-        facts = [self._end(event, message, recipient) for _, recipient in message.waiting()]
+        facts = [self._end(_about(event, key), message, each) for key, each in list(message.waiting())]
         if not facts:
             message.unnamed = True
             facts = [self._end(event, message, Recipient(provider=OTHER))]
@@ -288,21 +298,37 @@ class Ledger:
         if not _came_back(event, message, successor, queue_id):
             return False
         # A recipient deferred before the hand-off is not soft again after it; and no other message may claim this one.
-        successor.origin, successor.soft_before = queue_id, successor.soft_before | _soft_recipients(message)
+        successor.origin = queue_id
+        successor.take_soft(message.soft())
         message.bounced = successor.bounced = message.bounced | successor.bounced
+        successor.account = successor.account or message.account
         self._keep_change(queue, event.passed_to, successor)
         return True
 
 
-def count_ordinary(mail: OrdinaryMail, counts: Counts) -> None:
-    """Count ordinary messages: each of their recipients ended."""
+def count_ordinary(mail: OrdinaryMail, counts: Counts, *, senders: bool = False) -> None:
+    """Count ordinary messages: each of their recipients ended.
+
+    Args:
+        mail: The messages.
+        counts: What counts them.
+        senders: Name in the facts who sent each message and who handed it over.
+    """
     counts.count_ordinary(mail)
     counted = set()
+    of, by = (mail.senders(), mail.accounts()) if senders and mail.refusals else ({}, {})
     for event in mail.refusals:
         provider, first = provider_of(event.relay, event.recipient), (event.queue_id, bounce_bit(Kind.HARD, event.code))
         delay, is_first = mail.delay(event), first not in counted
-        counts.count(event, [Fact(FactKind.ENDED, event, event.outcome, provider, delay, is_first)])
+        who = event.sender or of.get(event.queue_id or ""), by.get(event.queue_id or "")
+        counts.count(event, [Fact(FactKind.ENDED, event, event.outcome, provider, delay, is_first, *who)])
         counted.add(first)
+
+
+def _about(event: Event, key: str) -> Event:
+    """An event about all recipients as one about the recipient of a key."""
+    recipient, _, rest = key.partition("\n")
+    return replace(event, recipient=recipient, original_recipient=rest.partition("\n")[0] or None)
 
 
 def _key(event: Event, message: Message) -> str:
@@ -312,10 +338,9 @@ def _key(event: Event, message: Message) -> str:
     recipient = key.partition("\n")[0]
     if "@" not in recipient and key not in message.recipients:
         # Exim logs a local mailbox without its domain when it delivers, and with it when it defers.
-        for waiting, _ in message.waiting():
-            name, _, rest = waiting.partition("\n")
-            if name.startswith(f"{recipient}@") and rest == f"{original.lower()}\n{target}":
-                return waiting
+        for known in message.named(f"{recipient}@"):
+            if known.partition("\n")[2] == f"{original.lower()}\n{target}" and message.recipients[known].waits:
+                return known
     return key
 
 
@@ -329,16 +354,10 @@ def _note_recipient(message: Message, step: Step) -> None:
     if step.peer is not None:  # a filter's line: its own ID is only needed until the delivery to it is logged
         message.peer, message.removed = step.peer, True
     name = (step.recipient or "").lower()
-    for key in [key for key in message.recipients if name in key.split("\n")[:2]] or [name]:
-        recipient = message.recipients.setdefault(key, Recipient())
+    for key in list(message.named(name)) or [name]:
+        recipient = message.recipient(key)
         still_open = recipient.passed_on or not recipient.ended
-        recipient.ended, recipient.passed_on = True, still_open and step.what is StepKind.PASSED_ON
-
-
-def _soft_recipients(message: Message) -> frozenset[str]:
-    """The recipients of a message that were counted as soft bounces."""
-    names = (key.partition("\n")[0] for key, each in message.recipients.items() if each.since is not None)
-    return message.soft_before.union(names)
+        message.end(recipient, passed_on=still_open and step.what is StepKind.PASSED_ON)
 
 
 def _came_back(event: Event, message: Message, successor: Message, queue_id: str) -> bool:

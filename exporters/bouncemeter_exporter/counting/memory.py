@@ -237,10 +237,10 @@ class Memory:
     def _count_waiting(self, mta: str, message: Message, number: int) -> None:
         if message.notification:
             return
-        for _, each in message.waiting():
-            if each.code is not None:
-                labels = _labels(mta, each.code, each.provider)
-                self.waiting[labels] += number
+        for (code, provider), waiting in message.open.items():
+            if code is not None:
+                labels = _labels(mta, code, provider)
+                self.waiting[labels] += number * waiting
                 if not self.waiting[labels]:
                     del self.waiting[labels]
 

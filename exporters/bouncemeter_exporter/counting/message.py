@@ -57,9 +57,11 @@ class Message:
         unnamed: A recipient was counted as expired before any line named it.
         peer: The address of the client that handed it over.
         origin: The queue ID that it had before, if the log says so.
+        sender, account: Who sent it, and who handed it over, where the ledger remembers that.
         soft_before: Recipients that were counted as soft bounces under an earlier queue ID.
         bounced: The kinds and classes with which a recipient bounced: a `bounce_bit` each.
         recipients: The recipients that a line named, by `recipient_key`.
+        open: How many recipients wait, by the code and the provider of their last deferral.
     """
 
     begun: float
@@ -72,21 +74,104 @@ class Message:
     unnamed: bool = False
     peer: str | None = None
     origin: str | None = None
+    sender: str | None = None
+    account: str | None = None
     soft_before: frozenset[str] = frozenset()
     bounced: int = 0
     recipients: dict[str, Recipient] = field(default_factory=dict)
+    open: dict[tuple[EnhancedCode | None, str], int] = field(default_factory=dict, compare=False)
+    _names: dict[str, list[str]] | None = field(default=None, repr=False, compare=False)
+    _soft: frozenset[str] | None = field(default=None, repr=False, compare=False)
+    _taken: frozenset[str] | None = field(default=None, repr=False, compare=False)
 
     @property
     def waits(self) -> bool:
         """Whether any recipient waits."""
-        for each in self.recipients.values():  # noqa: SIM110 - this runs after every line
-            if each.since is not None and not each.ended:
-                return True
-        return False
+        return bool(self.open)
 
     def waiting(self) -> Iterator[tuple[str, Recipient]]:
         """The recipients that wait, with their keys."""
         return ((key, each) for key, each in self.recipients.items() if each.waits)
+
+    def recipient(self, key: str) -> Recipient:
+        """A recipient, added if it is new."""
+        found = self.recipients.get(key)
+        if found is None:
+            found = self.recipients[key] = Recipient()
+            if self._names is not None:
+                _note_names(self._names, key)
+        return found
+
+    def named(self, name: str) -> list[str]:
+        """The keys of the recipients with an address, be it that before or after aliases, or with the local part of an
+        address and an at sign."""
+        if self._names is None:
+            self._names = {}
+            for key in self.recipients:
+                _note_names(self._names, key)
+        return self._names.get(name, [])
+
+    # What follows changes a recipient of this message: `open` has how many wait, so that no line looks at all of them.
+
+    def defer(self, recipient: Recipient, time: float, code: EnhancedCode, provider: str, *, again: bool) -> None:
+        """A recipient is deferred.
+
+        Args:
+            recipient: The recipient.
+            time: When.
+            code, provider: Of the deferral.
+            again: Whether it waits once more after it was passed on.
+        """
+        self._close(recipient)
+        if recipient.since is None:
+            recipient.since, self._soft = time, None
+        if again:
+            recipient.ended = recipient.passed_on = False
+        recipient.code, recipient.provider = code, provider
+        self._reopen(recipient)
+
+    def end(self, recipient: Recipient, *, passed_on: bool = False) -> None:
+        """A recipient ends."""
+        self._close(recipient)
+        recipient.ended, recipient.passed_on = True, passed_on
+
+    def reopen(self) -> None:
+        """Note all recipients that wait, after they were restored."""
+        for each in self.recipients.values():
+            self._reopen(each)
+
+    def _close(self, recipient: Recipient) -> None:
+        if recipient.waits:
+            last = recipient.code, recipient.provider
+            self.open[last] -= 1
+            if not self.open[last]:
+                del self.open[last]
+
+    def _reopen(self, recipient: Recipient) -> None:
+        if recipient.waits:
+            last = recipient.code, recipient.provider
+            self.open[last] = self.open.get(last, 0) + 1
+
+    def soft(self) -> frozenset[str]:
+        """The recipients that were counted as soft bounces."""
+        if self._soft is None:
+            names = (key.partition("\n")[0] for key, each in self.recipients.items() if each.since is not None)
+            self._soft = self.soft_before.union(names)
+        return self._soft
+
+    def take_soft(self, names: frozenset[str]) -> None:
+        """Note recipients that were counted as soft bounces under an earlier queue ID."""
+        if names and names is not self._taken:
+            self.soft_before = self.soft_before | names if self.soft_before else names
+            self._soft, self._taken = None, names
+
+
+def _note_names(names: dict[str, list[str]], key: str) -> None:
+    """Note a recipient's key under its names."""
+    addresses = key.split("\n")[:2]
+    local, at, _ = addresses[0].partition("@")
+    for name in dict.fromkeys([*addresses, *([local + at] if at else [])]):
+        names.setdefault(name, []).append(key)
 
 
 _BITS = {
@@ -112,7 +197,8 @@ def pack(message: Message) -> bytes:
         for key, each in message.recipients.items()
     )
     since = min((each.since or 0.0 for _, each in message.waiting()), default=message.seen)
-    fields = (message.begun, flags, message.peer, message.origin, tuple(message.soft_before), recipients)
+    who: tuple[str | None, ...] = (message.sender, message.account) if message.sender or message.account else ()
+    fields = (message.begun, flags, message.peer, message.origin, tuple(message.soft_before), recipients, *who)
     return _TIMES.pack(message.seen, since) + marshal.dumps(fields, 2)
 
 
@@ -131,12 +217,14 @@ def place(packed: bytes) -> float:
 def unpack(packed: bytes) -> Message:
     """Unpack a message."""
     fields = marshal.loads(memoryview(packed)[_TIMES.size :])  # noqa: S302 - our own bytes
-    begun, flags, peer, origin, soft_before, recipients = fields
+    begun, flags, peer, origin, soft_before, recipients, *who = fields
     message = Message(begun, seen(packed), peer=peer, origin=origin, soft_before=frozenset(soft_before))
+    message.sender, message.account = who or (None, None)
     message.bounced = flags >> len(_FLAGS)
     for bit, name in enumerate(_FLAGS):
         setattr(message, name, bool(flags >> bit & 1))
     for key, since, code, provider, ended in recipients:
         last_code = EnhancedCode(*code) if code else None
         message.recipients[key] = Recipient(since, last_code, provider, bool(ended), ended == 2)
+    message.reopen()
     return message

@@ -47,9 +47,16 @@ class OrdinaryMail:
     last: dict[str, Row] = field(default_factory=dict)
     deliveries: list[Row] = field(default_factory=list)
     refusals: list[Event] = field(default_factory=list)
+    _senders: dict[str, str] | None = None
+    _accounts: dict[str, str] | None = None
 
-    def messages(self, queue_ids: Iterable[str]) -> Iterator[tuple[str, Message]]:
-        """Some of the messages, by queue ID, in the form in which the ledger keeps messages that left the queue."""
+    def messages(self, queue_ids: Iterable[str], *, senders: bool = False) -> Iterator[tuple[str, Message]]:
+        """Some of the messages, by queue ID, in the form in which the ledger keeps messages that left the queue.
+
+        Args:
+            queue_ids: Their queue IDs.
+            senders: Remember who sent each and who handed it over.
+        """
         columns, time = self.rows.reader.columns, self.times()
         kept = dict.fromkeys(queue_ids, Message(0.0, 0.0))
         if not kept:
@@ -68,7 +75,27 @@ class OrdinaryMail:
                 key = recipient_key(event.recipient or "", event.original_recipient or "", file_or_pipe(event))
                 message.recipients[key] = Recipient(ended=True)
                 message.bounced |= bounce_bit(Kind.HARD, event.code)
+        if senders:
+            of, by = self.senders(), self.accounts()
+            for name, message in kept.items():
+                message.sender, message.account = of.get(name), by.get(name)
         yield from kept.items()
+
+    def senders(self) -> dict[str, str]:
+        """Who sent each message, by queue ID."""
+        if self._senders is None:
+            self._senders = self._named(self.rows.rows, self.rows.reader.columns.sender)
+        return self._senders
+
+    def accounts(self) -> dict[str, str]:
+        """Who handed each message over, by queue ID, where the log says so."""
+        if self._accounts is None:
+            self._accounts = self._named(self.rows.arrivals, self.rows.reader.columns.account)
+        return self._accounts
+
+    def _named(self, rows: Iterable[Row], column: int) -> dict[str, str]:
+        queue_id = self.rows.reader.columns.queue_id
+        return {row[queue_id]: row[column] for row in rows if row[column]}
 
     @property
     def mta(self) -> str:
@@ -100,10 +127,11 @@ class OrdinaryMail:
         known: dict[str, float | None] = {text: reader.seconds(text) if text else None for text in set(logged)}
         delays = [known[text] for text in logged]
         if "" in known:
-            time = self.times()
+            stamp, queue_id, first, seconds = columns.stamp, columns.queue_id, self.first, reader.stamps.seconds
+            times = {each: seconds(each) for each in {row[stamp] for row in (*self.deliveries, *first.values())}}
             for place, row in enumerate(self.deliveries):
-                if not row[columns.delay]:
-                    begun, ended = time(self.first[row[columns.queue_id]]), time(row)
+                if not logged[place]:
+                    begun, ended = times[first[row[queue_id]][stamp]], times[row[stamp]]
                     if begun is not None and ended is not None:
                         delays[place] = round(max(0.0, ended - begun), 3)
         return delays
@@ -119,6 +147,10 @@ class OrdinaryMail:
         """The time of the latest delivery."""
         span = self.rows.reader.stamps.span(set(self.texts(self.rows.reader.columns.stamp)))
         return span[1] if span is not None else None
+
+    def periods(self, length: float) -> Counter[int | None]:
+        """How many deliveries there were in each period of so many seconds; see `Stamps.periods`."""
+        return self.rows.reader.stamps.periods(self.texts(self.rows.reader.columns.stamp), length)
 
     def times(self) -> Callable[[Row], float | None]:
         """A function that gives the time of a row."""

@@ -1,9 +1,10 @@
 """The recording rules that compare a count with its own past, from the signals in `rules.toml`.
 
 Of each signal: what happened in its window (`increase10m`); the most that happened at this time of day yesterday and a
-week ago (`peak10m`); its usual share of the traffic (`share10m`); and the number at which it alerts (`limit10m`):
+week ago (`peak10m`); its usual share of the traffic (`share10m`); whether there is a history to know that from
+(`history10m`); and the number at which it alerts (`limit10m`):
 
-    floor + factor * the larger of peak and share of the present traffic
+    factor * the larger of peak and share of the present traffic, and 5 more, but the floor at least
 
 So neither a newsletter that goes out at the same time each night nor a server that sends twice as much makes an alert.
 What alerted is left out of yesterday's peak and of the share (`quiet10m`, half an hour late, so that the beginning of
@@ -27,6 +28,9 @@ AROUND = 75
 
 LATE = 30
 """Minutes by which `quiet` is late."""
+
+MARGIN = 5
+"""What is added to a multiple of the usual number, or the floor if that is lower: small numbers vary by chance."""
 
 DAY, WEEK = 1440, 10080
 
@@ -70,10 +74,12 @@ class Signal:
         usual.append(_marked(f"{now} * 0", "none"))
         yield {
             "record": self.record("limit"),
-            "expr": f"{self.floor:g} + {self.factor:g} * {_largest(usual)}",
+            "expr": f"clamp_min({min(self.floor, MARGIN):g} + {self.factor:g} * {_largest(usual)}, {self.floor:g})",
         }
         history = f"{self.record('share')} offset {HISTORY}m" if self.traffic else self._yesterday()
-        yield {"record": self.record("above"), "expr": f"{now} >= {self.record('limit')}\nand {history}"}
+        yield {"record": self.record("history"), "expr": f"{history} >= bool 0"}
+        above = f"{now} >= {self.record('limit')}\nand {self.record('history')}"
+        yield {"record": self.record("above"), "expr": above}
 
     def baselines(self) -> Iterator[Rule]:
         """The rules that say what is usual."""

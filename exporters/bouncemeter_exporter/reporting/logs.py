@@ -1,4 +1,4 @@
-"""Finds the logs that a command names, puts them in order, and reads them with a progress bar."""
+"""The logs that a command reads: finds them, puts them in order, and reads them with a progress bar."""
 
 from __future__ import annotations
 
@@ -13,12 +13,21 @@ from pathlib import Path
 from bouncemeter.blocks import Block
 from bouncemeter.plugin import Parser, parser
 
+from bouncemeter_exporter.counting.memory import MAX_AGE
+from bouncemeter_exporter.reporting.period import ALWAYS, Period
 from bouncemeter_exporter.reporting.progress import Advance, progress
-from bouncemeter_exporter.sources.files import log_files
+from bouncemeter_exporter.sources.found import this_machines
+from bouncemeter_exporter.sources.journal import PREFIX, read_journal, without_entries
 from bouncemeter_exporter.sources.lines import STDIN, SourceError, open_log, read_text
-from bouncemeter_exporter.sources.log import LogReader, UnknownFormatError, oldest_first
+from bouncemeter_exporter.sources.listing import log_files
+from bouncemeter_exporter.sources.log import LogReader, UnknownFormatError, oldest_first, unlike
+from bouncemeter_exporter.sources.search import EVERYTHING, Search
 
 __all__ = ["Logs", "OnUnparsed"]
+
+BEFORE = MAX_AGE + 86400.0
+"""Seconds before a period from which lines are read: a recipient may have been deferred then for the first time. One
+day is for clocks and zones that differ."""
 
 OnUnparsed = Callable[[str, int, str], None]
 """Takes the log's name, the number and the text of a line."""
@@ -29,7 +38,8 @@ class Logs:
     """Logs to read.
 
     Attributes:
-        paths: Oldest first; None is standard input.
+        paths: Files, oldest first; None is standard input.
+        journals: Names of journals, such as `journal:postfix*`.
         parser: Their format; if None, each log's format is detected.
         named: The arguments that named them: a log named itself, not by a directory, must have a known format.
         say: Called with a sentence about each log of a directory or pattern that is skipped, and about each log with
@@ -37,34 +47,42 @@ class Logs:
     """
 
     paths: Sequence[Path | None]
+    journals: Sequence[str]
     parser: Parser | None
     named: Sequence[str]
     say: Callable[[str], None]
 
     @staticmethod
-    def find(arguments: Sequence[str], format_of: str | None, say: Callable[[str], None]) -> Logs:
-        """The logs that arguments name: files, directories, patterns, `-`.
+    def find(
+        arguments: Sequence[str], format_of: str | None, say: Callable[[str], None], period: Period = ALWAYS
+    ) -> Logs:
+        """The logs that arguments name: files, directories, patterns, journals, `-`; without arguments, this machine's.
+        Files that ended long before a period are left out.
 
         Raises:
             SourceError: There is no such log, or it cannot be read.
             ParserNotFoundError: There is no such format.
         """
         chosen = parser(format_of) if format_of else None
-        found = {path for each in arguments if each != STDIN for path in log_files(each, compressed=True)}
-        paths: list[Path | None] = list(oldest_first(list(found), chosen))
-        paths += [None] * (STDIN in arguments)
-        if not paths:
-            raise SourceError(f"there is no log in {', '.join(arguments)}")
-        return Logs(paths, chosen, arguments, say)
+        named = arguments or this_machines(say)
+        journals = list(dict.fromkeys(each for each in named if each.startswith(PREFIX)))
+        found = log_files((each for each in named if each != STDIN and each not in journals), say)
+        if period.since is not None:
+            found = [path for path in found if path.stat().st_mtime >= period.since - BEFORE]
+        paths: list[Path | None] = list(oldest_first(found, chosen))
+        paths += [None] * (STDIN in named)
+        if not paths and not journals:
+            raise SourceError(f"there is no log {'of that time ' if period.bounded else ''}in {', '.join(named)}")
+        return Logs(paths, journals, chosen, named, say)
 
     def read(
-        self, task: str, about: frozenset[str] = frozenset(), on_unparsed: OnUnparsed | None = None
+        self, task: str, about: Search = EVERYTHING, on_unparsed: OnUnparsed | None = None
     ) -> Iterator[tuple[LogReader, Block]]:
         """Read all logs, a block at a time, each block with the reader that counts its lines.
 
         Args:
             task: What the progress bar says.
-            about: Words to look for; lines with none of them may be skipped.
+            about: What is looked for; lines without it may be skipped.
             on_unparsed: Called with the log's name, the number and the text of each line that should have been
                 understood.
 
@@ -79,19 +97,40 @@ class Logs:
                     if path is None or str(path) in self.named:
                         raise
                     self.say(str(error))
+            for name in self.journals:
+                yield from self._read_texts(name, read_journal(name), time.time(), advance, about, on_unparsed)
 
     def _read_one(
-        self, path: Path | None, advance: Advance, about: frozenset[str], on_unparsed: OnUnparsed | None
+        self, path: Path | None, advance: Advance, about: Search, on_unparsed: OnUnparsed | None
     ) -> Iterator[tuple[LogReader, Block]]:
         name = str(path) if path else "standard input"
         # No line of an old file is later than its last change, which gives the year.
         last_change = path.stat().st_mtime if path else time.time()
+        with closing(open_log(path, any_kind=True) if path else sys.stdin.buffer) as stream:
+            yield from self._read_texts(name, read_text(stream, name), last_change, advance, about, on_unparsed)
+
+    def _read_texts(
+        self,
+        name: str,
+        texts: Iterator[tuple[str, int]],
+        last_change: float,
+        advance: Advance,
+        about: Search,
+        on_unparsed: OnUnparsed | None,
+    ) -> Iterator[tuple[LogReader, Block]]:
+        empty = True
         noted = partial(on_unparsed, name) if on_unparsed is not None else None
         log = LogReader(name, self.parser, clock=lambda: last_change, about=about, on_unparsed=noted)
-        with closing(open_log(path) if path else sys.stdin.buffer) as stream:
-            for text, size in read_text(stream, name):
-                yield log, log.read(text)
-                advance(size)
-            yield log, log.end()
+        for text, size in texts:
+            empty = empty and not text
+            yield log, log.read(text)
+            advance(size)
+        yield log, log.end()
+        if log.doubtful:
+            self.say(unlike(log))
+        if empty and name in self.journals:
+            self.say(without_entries(name))
+        elif empty and (name in self.named or name == "standard input"):
+            self.say(f"{name} is empty")
         if noted is None and log.counts["unparsed"] and not log.counts["event"]:
             self.say(f"{name}: no outcome could be read; the first line that should be one: {log.why}")

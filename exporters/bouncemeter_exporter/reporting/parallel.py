@@ -9,6 +9,7 @@ everything again.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
+from stat import S_ISREG
 
 from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
 from bouncemeter.plugin import BlockReader, Parser, parser
@@ -110,7 +112,9 @@ def pieces(paths: Sequence[Path], chosen: Parser | None, cores: int) -> list[Pie
     found = []
     for path in paths:
         stat = path.stat()
-        known = chosen or _format(path)
+        if not S_ISREG(stat.st_mode):
+            return []
+        known = _format(path, chosen)
         if known is None or not isinstance(known.reader(), BlockReader):
             return []
         if path.suffix in COMPRESSED:
@@ -124,13 +128,14 @@ def pieces(paths: Sequence[Path], chosen: Parser | None, cores: int) -> list[Pie
     return found
 
 
-def _format(path: Path) -> Parser | None:
-    log = LogReader(str(path), patient=True)
+def _format(path: Path, chosen: Parser | None) -> Parser | None:
+    """A log's format by its first block; None if no line has it."""
+    log = LogReader(str(path), chosen, patient=True)
     with open_log(path) as stream:
         for text, _ in islice(read_text(stream, str(path)), 1):
             log.read(text)
             log.end()
-    return log.parser
+    return log.parser if not log.doubtful else None
 
 
 def summarise_pieces(
@@ -149,7 +154,7 @@ def summarise_pieces(
     """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if "fork" in methods else None)
-    with ProcessPoolExecutor(min(cores, len(found)), context) as pool:
+    with ProcessPoolExecutor(min(cores, len(found)), context, initializer=_end_at_once) as pool:
         try:
             results = pool.map(_read, found)
             with progress() as advance:
@@ -162,7 +167,7 @@ def summarise_pieces(
 
 def _combined(results: Iterable[tuple[Piece, _Result]], advance: Advance) -> Summary:
     """Combine the results of pieces, in their order."""
-    report, ledger, lines = Report(), Ledger(), Counter[str]()
+    report, ledger, lines = Report(), Ledger(senders=True), Counter[str]()
     late: dict[tuple[str, Name], float] = {}
     for piece, each in results:
         for host, queue_ids in each.counted.items():
@@ -183,11 +188,16 @@ def _combined(results: Iterable[tuple[Piece, _Result]], advance: Advance) -> Sum
         late |= {(each.mta, name): time for name, time in each.latest_counted.items()}
         advance(piece.size)
     if report.folds:
-        raise DependentPiecesError("there are too many codes")
+        raise DependentPiecesError("there are too many codes or names")
     return Summary(report, ledger, lines)
 
 
 # --- one piece, in a process of its own ---------------------------------------------------------------------------
+
+
+def _end_at_once() -> None:
+    """Let Ctrl-C end this process, which would go on with the next piece otherwise."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read(piece: Piece) -> _Result:
@@ -198,7 +208,7 @@ def _read(piece: Piece) -> _Result:
         rows = log.read(text).rows
         for host, each in rows.by_server().items() if rows is not None else ():
             mail = find_ordinary(each, lambda names, host=host: names & seen[host], partial=True)  # type: ignore[misc]
-            count_ordinary(mail, result.report)
+            count_ordinary(mail, result.report, senders=True)
             result.counted[host] |= mail.queue_ids
             _note_latest(result, host, mail)
             for entry in each.entries(without=mail.queue_ids):
@@ -288,7 +298,7 @@ def _count_complete(result: _Result, kept: list[Entry]) -> None:
     links = [(one, other) for one, other in links if other in messages]
     while more := {name for link in links if not split.isdisjoint(link) for name in link} - split:
         split |= more
-    ledger = Ledger()
+    ledger = Ledger(senders=True)
     for entry in kept:
         if _name(entry) in split:
             result.remaining.append(entry)

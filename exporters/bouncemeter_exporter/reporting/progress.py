@@ -40,6 +40,8 @@ def progress(total: int, task: str) -> Iterator[Advance]:
         bars.TransferSpeedColumn(),
         bars.TimeRemainingColumn(),
     )
-    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    # Output that goes to a file or a pipe must go there; on the terminal it is printed above the bar.
+    shown = sys.stdout.isatty()
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=shown) as bar:
         number = bar.add_task(task, total=total)
         yield lambda size: bar.advance(number, size)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TypeVar
+from urllib.parse import unquote
 
-from bouncemeter.event import Event
+from bouncemeter.event import Event, Step
 from bouncemeter.knowledge.providers import provider_of
 from bouncemeter.knowledge.reasons import reason_of
 
-__all__ = ["record", "redacted", "redacted_text", "rfc3339"]
+__all__ = ["Redactor", "record", "rfc3339"]
+
+E = TypeVar("E", Event, Step, Event | Step)
+
+_ENCODED = re.compile(r"""([^\s<>"@:;,()\[\]=&/?#]{1,64})((?:%40|=40)[A-Za-z0-9])""")
+"""The beginning of an address in a link, or in a quoted-printable text."""
 
 Record = dict[str, str | int | float | None]
 
@@ -25,8 +34,14 @@ def rfc3339(seconds: float | None) -> str | None:
     return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds").replace("+00:00", "Z")
 
 
-def record(event: Event) -> Record:
-    """An event with every key of the contract; an absent value is None."""
+def record(event: Event, hidden: Redactor | None = None) -> Record:
+    """An event with every key of the contract; an absent value is None.
+
+    Args:
+        event: The event.
+        hidden: What hides its addresses.
+    """
+    shown = event if hidden is None else hidden.entry(event)
     return {
         "time": rfc3339(event.time),
         "mta": event.mta,
@@ -39,45 +54,66 @@ def record(event: Event) -> Record:
         "reason": reason_of(event),
         "provider": provider_of(event.relay, event.recipient),
         "queue_id": event.queue_id,
-        "recipient": event.recipient,
-        "original_recipient": event.original_recipient,
-        "sender": event.sender,
-        "relay": event.relay,
+        "recipient": shown.recipient,
+        "original_recipient": shown.original_recipient,
+        "sender": shown.sender,
+        "relay": shown.relay,
         "delay": event.delay,
-        "text": event.text,
+        "text": shown.text,
         "stage": event.stage,
     }
 
 
-def redacted(found: Record) -> Record:
-    """The same record with the local part of every address hashed (SHA-256, 16 digits); domains stay.
+class Redactor:
+    """Hides the local part of every address behind 16 digits of its SHA-256; domains stay.
 
-    The same address gives the same hash, so that records can still be matched. The local parts of the record's
-    addresses are also hashed where they stand alone in the text.
+    The same address gives the same digits, so that records can still be matched. With a key nobody without it can find
+    an address by trying.
+
+    Args:
+        key: The key of an HMAC; None for a plain hash.
     """
-    hidden = dict(found)
-    for key in ("recipient", "original_recipient", "sender"):
-        if address := found[key]:
-            hidden[key] = _hash_address(str(address))
-    if found["text"]:
-        text = redacted_text(str(found["text"]))
-        for key in ("recipient", "original_recipient", "sender"):
-            local = str(found[key] or "").rpartition("@")[0].strip('"')
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self._key = key
+
+    def address(self, address: str) -> str:
+        """An address, or the name of an account, with its local part hidden."""
+        local, at, domain = address.rpartition("@")
+        return f"{self._hash(local)}@{domain}" if at else self._hash(address) if address else ""
+
+    def text(self, text: str, *known: str | None) -> str:
+        """A text with the local parts of addresses hidden.
+
+        Args:
+            text: The text.
+            known: Addresses whose local parts are also hidden where they stand alone.
+        """
+        text = _ADDRESS.sub(lambda match: self.address(match[0]), text)
+        text = _ENCODED.sub(lambda match: f"{self._hash(unquote(match[1]))}{match[2]}", text)
+        for address in known:
+            local = (address or "").rpartition("@")[0].strip('"')
             if len(local) > 1:
-                text = re.sub(rf"(?<![\w@]){re.escape(local)}(?![\w@])", _hash(local), text)
-        hidden["text"] = text
-    return hidden
+                text = re.sub(rf"(?<![\w@]){re.escape(local)}(?![\w@])", self._hash(local), text, flags=re.IGNORECASE)
+        return text
 
+    def entry(self, entry: E) -> E:
+        """The same entry of a log with all its addresses hidden."""
+        if isinstance(entry, Step):
+            account = None if entry.account is None else self.address(entry.account)
+            return replace(
+                entry, sender=self._maybe(entry.sender), recipient=self._maybe(entry.recipient), account=account
+            )
+        known = entry.recipient, entry.original_recipient, entry.sender
+        recipient, original, sender = map(self._maybe, known)
+        text = self.text(entry.text, *known) if entry.text else entry.text
+        relay = self.text(entry.relay) if entry.relay else entry.relay
+        return replace(entry, recipient=recipient, original_recipient=original, sender=sender, text=text, relay=relay)
 
-def redacted_text(text: str) -> str:
-    """A text with the local part of every address hashed."""
-    return _ADDRESS.sub(lambda match: _hash_address(match[0]), text)
+    def _maybe(self, address: str | None) -> str | None:
+        return None if address is None else self.address(address)
 
-
-def _hash_address(address: str) -> str:
-    local, at, domain = address.rpartition("@")
-    return f"{_hash(local)}@{domain}" if at else _hash(address)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.strip('"').lower().encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    def _hash(self, text: str) -> str:
+        said = text.strip('"').lower().encode("utf-8", "surrogatepass")
+        made = hashlib.sha256(said) if self._key is None else hmac.new(self._key, said, "sha256")
+        return made.hexdigest()[:16]

@@ -7,16 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from bouncemeter.event import EnhancedCode, Entry, Event, Outcome
+from bouncemeter.event import EnhancedCode, Entry, Event, Outcome, StepKind
 from bouncemeter.knowledge.codes import explain, label
 from bouncemeter.knowledge.reasons import reason_of
 
 from bouncemeter_exporter.counting.facts import Fact, FactKind
 from bouncemeter_exporter.counting.ledger import Ledger
 from bouncemeter_exporter.counting.ordinary import OrdinaryMail
-from bouncemeter_exporter.reporting.records import rfc3339
+from bouncemeter_exporter.reporting.breakdown import BREAKDOWNS, MAX_NAMES, Breakdown
+from bouncemeter_exporter.reporting.records import Redactor, rfc3339
 
-__all__ = ["MAX_CODES", "CodeRow", "Report", "Summary"]
+__all__ = ["MAX_CODES", "TOP", "CodeRow", "Report", "Summary", "compared"]
+
+TOP = 10
+"""Rows of a table that are shown, unless somebody asks for more or fewer."""
 
 MAX_CODES = 1000
 """Different codes that are counted separately; any further code is folded into its class (`5.7.x`)."""
@@ -49,6 +53,7 @@ class Report:
         self.bounces: Counter[str] = Counter()
         self.rejections = 0
         self.notifications = 0
+        self.breakdown = Breakdown()
         self._codes: dict[str, CodeRow] = {}
         self._classes: dict[tuple[str, str], Counter[str]] = {}
         self._providers: dict[str, Counter[str]] = {}
@@ -60,9 +65,12 @@ class Report:
         """Count an entry of a log and the facts that the ledger concludes from it."""
         self._extend_period(entry.time)
         if not isinstance(entry, Event):
+            if entry.what is StepKind.ARRIVED:
+                self.breakdown.arrival(entry.peer)
             return
         if entry.outcome is Outcome.REJECTED:
             self.rejections += 1
+            self.breakdown.rejection(entry)
             return
         self.attempts[entry.outcome] += 1
         if entry.outcome is not Outcome.DELIVERED:
@@ -72,6 +80,7 @@ class Report:
 
     def count_ordinary(self, mail: OrdinaryMail) -> None:
         """Count ordinary mail."""
+        self.breakdown.ordinary(mail)
         self.attempts[Outcome.DELIVERED] += len(mail.deliveries)
         self.recipients[Outcome.DELIVERED] += len(mail.deliveries)
         for provider, number in Counter(mail.providers()).items():
@@ -81,11 +90,12 @@ class Report:
 
     @property
     def folds(self) -> bool:
-        """Whether codes may have been folded. Which ones depends on the order of the entries."""
-        return len(self._codes) >= MAX_CODES
+        """Whether codes or names may have been folded. Which ones depends on the order of the entries."""
+        return len(self._codes) >= MAX_CODES or self.breakdown.folds
 
     def merge(self, other: Report) -> None:
-        """Add the counts of another report, in which no code is folded."""
+        """Add the counts of another report, in which nothing is folded."""
+        self.breakdown.merge(other.breakdown)
         self.attempts += other.attempts
         self.recipients += other.recipients
         self.bounces += other.bounces
@@ -119,6 +129,7 @@ class Report:
             self.recipients[fact.outcome] += 1
         if (kind := fact.bounce) is not None:
             self.bounces[kind] += 1
+            self.breakdown.bounce(fact, kind)
             by_class = self._classes.setdefault((kind, label(fact.event.code)[0]), Counter())
             by_class["recipients"] += 1
             by_class["messages"] += fact.first
@@ -127,6 +138,8 @@ class Report:
             reason = reason_of(fact.event) or "other"
             row.reasons[reason] += 1
             self._reasons.setdefault((reason, fact.provider), Counter())[kind] += 1
+        elif fact.outcome is Outcome.DELIVERED:
+            self.breakdown.delivery(fact)
         column = kind or fact.outcome
         if column is not Outcome.EXPIRED:
             self._providers.setdefault(fact.provider, Counter())[column] += 1
@@ -178,12 +191,14 @@ class Report:
         ]
         return sorted(rows, key=lambda row: (-(row["soft"] + row["hard"]), row["reason"], row["provider"]))
 
-    def as_json(self, lines: Mapping[str, int], waiting: int) -> Row:
+    def as_json(self, lines: Mapping[str, int], waiting: int, top: int = TOP, hidden: Redactor | None = None) -> Row:
         """The report as `report --format json` prints it.
 
         Args:
             lines: Lines by result.
             waiting: Recipients that wait at the end of the logs.
+            top: Rows of each table of `Breakdown`.
+            hidden: What hides addresses and accounts.
         """
         return {
             "lines": {"read": sum(lines.values()), **lines},
@@ -201,12 +216,58 @@ class Report:
             "providers": self.providers(),
             "from": rfc3339(self._first),
             "to": rfc3339(self._last),
+            **self.breakdown.as_json(top, hidden),
         }
 
 
 class Summary(NamedTuple):
-    """A summary of logs: the counts, the ledger with the recipients that wait, and the lines by result."""
+    """A summary of logs: the counts, the ledger with the recipients that wait, the lines by result, and the counts of
+    another period to compare with."""
 
     report: Report
     ledger: Ledger
     lines: Counter[str]
+    before: Report | None = None
+
+    def as_json(self, top: int = TOP, hidden: Redactor | None = None) -> Row:
+        """The summary as `report --format json` prints it; see `Report.as_json`."""
+        found = self.report.as_json(self.lines, self.ledger.memory.waiting.total(), top, hidden)
+        return found if self.before is None else compared(found, self.before, hidden)
+
+
+_COMPARED = {
+    "codes": ("code", "kind"),
+    "reasons": ("reason", "provider"),
+    "providers": ("provider",),
+    **{table: (key,) for table, key in BREAKDOWNS.items()},
+    "rejection_reasons": ("reason", "stage", "code"),
+    "client_networks": ("network",),
+    "clients": ("client",),
+}
+"""The tables whose rows are compared, each with the keys of what a row is about."""
+
+
+def compared(found: Row, before: Report, hidden: Redactor | None = None) -> Row:
+    """A report beside that of another period: each row of a table has the number before, and whether it is new.
+
+    Args:
+        found: The report in its JSON form.
+        before: The other period's counts.
+        hidden: What hides addresses and accounts.
+    """
+    then = before.as_json({}, 0, MAX_NAMES, hidden)
+    for table, keys in _COMPARED.items():
+        known = {tuple(row[key] for key in keys): _size(row) for row in then[table]}
+        for row in found[table]:
+            row["before"] = known.get(tuple(row[key] for key in keys), 0)
+            row["new"] = not row["before"] and bool(_size(row))
+    kept = ("attempts", "recipients", "bounces", "rejections", "notifications", "arrivals", "from", "to")
+    del then["recipients"]["waiting"]
+    return found | {"compared_with": {name: then[name] for name in kept}}
+
+
+def _size(row: Row) -> int:
+    """What is compared of a row: recipients that bounced, or rejections."""
+    if "recipients" in row:
+        return int(row["recipients"])
+    return int(row.get("rejections", row.get("messages", 0)) or row.get("soft", 0) + row.get("hard", 0))

@@ -5,30 +5,42 @@ Text from logs is never printed raw: control characters, which could control a t
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from textwrap import shorten
+from typing import Any, TextIO, cast
 
 from bouncemeter.event import EnhancedCode, Entry, Event, Kind, Outcome, Step, StepKind
-from bouncemeter.knowledge.codes import Explanation, explain, reply_meaning
+from bouncemeter.knowledge.codes import CodeClass, Explanation, explain, reply_meaning
+from bouncemeter.knowledge.languages import Language
 from bouncemeter.knowledge.providers import OTHER, provider_of
-from bouncemeter.knowledge.reasons import Finding, reasons, todo
+from bouncemeter.knowledge.reasons import Finding, ProviderCode, reasons, todo
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bouncemeter_exporter.markup import printable
+from bouncemeter_exporter.reporting.find import MAX_FOUND, FoundMessages, Message
 from bouncemeter_exporter.reporting.records import rfc3339
 from bouncemeter_exporter.reporting.trace import Story, meaning_of
+from bouncemeter_exporter.reporting.words import words_in
 
 __all__ = [
+    "STYLES",
     "console",
+    "new_table",
+    "numeral",
     "printable",
+    "show_advice",
+    "show_class",
     "show_codes",
     "show_event",
     "show_explanation",
-    "show_report",
+    "show_messages",
     "show_story",
 ]
 
@@ -36,22 +48,27 @@ STYLES = {"hard": "bold red", "soft": "dark_orange", "delivered": "green", "expi
 """One colour for each meaning, as on the dashboards."""
 
 PIPE_WIDTH = 120
-TOP = 15
 
 
 def console() -> Console:
-    """Standard output: as wide as the terminal, or `PIPE_WIDTH` wide and without colour in a pipe."""
-    return (
-        Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=PIPE_WIDTH, no_color=True)
-    )
+    """Standard output: as wide as the terminal, or `PIPE_WIDTH` wide, without colour and without blanks at the end of a
+    line in a pipe."""
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(file=cast("TextIO", _Trimmed(sys.stdout)), highlight=False, width=PIPE_WIDTH, no_color=True)
 
 
-def printable(text: str) -> str:
-    """A text with its control characters made visible."""
-    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
+class _Trimmed:
+    """A file without blanks at the ends of its lines; whole lines are written to it."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self.flush = file, file.flush
+
+    def write(self, text: str) -> None:
+        self._file.write("\n".join(line.rstrip(" ") for line in text.split("\n")))
 
 
-def _table(out: Console, *headings: str, title: str | None = None) -> Table:
+def new_table(out: Console, *headings: str, title: str | None = None) -> Table:
     """A table; a heading that begins with # marks a column of numbers."""
     table = Table(
         box=box.SIMPLE_HEAD if out.is_terminal else None,
@@ -69,144 +86,99 @@ def _table(out: Console, *headings: str, title: str | None = None) -> Table:
     return table
 
 
-def _number(value: int, style: str = "") -> Text:
+def numeral(value: int, style: str = "") -> Text:
     return Text(f"{value:,}", style=style if value else "dim")
-
-
-# --- report ------------------------------------------------------------------------------------------------------
-
-
-def show_report(found: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Print a report, given in its JSON form."""
-    out = console()
-    period = f"{found['from']} to {found['to']}" if found["from"] else "no time stamps"
-    out.print(Text(f"Mail bounces in {printable(', '.join(names))}", style="bold"), soft_wrap=True)
-    out.print(Text(period, style="dim"))
-    out.print()
-    out.print(_totals(out, found))
-    if found["codes"]:
-        out.print()
-        out.print(_codes_table(out, found["codes"]))
-    if found["reasons"]:
-        out.print()
-        out.print(_reasons_table(out, found["reasons"]))
-    if found["providers"]:
-        out.print()
-        out.print(_providers_table(out, found["providers"]))
-    lines = found["lines"]
-    out.print()
-    note = f"{lines['read']:,} lines: {lines['event']:,} outcomes, {lines['other']:,} others"
-    out.print(Text(note + f", {lines['unparsed']:,} not understood." if lines["unparsed"] else note + ".", style="dim"))
-
-
-def _totals(out: Console, found: Mapping[str, Any]) -> Table:
-    recipients, bounces, attempts = found["recipients"], found["bounces"], found["attempts"]
-    ended = recipients["delivered"] + recipients["bounced"] + recipients["expired"]
-    table = _table(out, "", "#recipients", "", "")
-    share = f"{recipients['bounced'] / ended:.1%} of {ended:,} ended" if ended else "no mail ended"
-    rows = [
-        ("delivered", recipients["delivered"], "delivered", f"{attempts['delivered']:,} deliveries logged"),
-        ("hard bounces", bounces["hard"], "hard", f"refused for good: {share}"),
-        ("soft bounces", bounces["soft"], "soft", f"deferred at least once; {attempts['deferred']:,} attempts"),
-        ("expired", recipients["expired"], "expired", "given up after retries"),
-        ("waiting", recipients["waiting"], "waiting", "deferred, not yet ended"),
-    ]
-    for name, value, style, note in rows:
-        table.add_row(Text(name, style=STYLES[style]), _number(value, STYLES[style]), "", Text(note, style="dim"))
-    table.add_row("rejections", _number(found["rejections"]), "", Text("mail that this server refused", style="dim"))
-    table.add_row("notifications", _number(found["notifications"]), "", Text("bounce messages, apart", style="dim"))
-    return table
-
-
-def _codes_table(out: Console, rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table(out, "code", "kind", "#recipients", "#attempts", "reason", "meaning", title="Codes")
-    for row in rows[:TOP]:
-        kind = row["kind"] or ""
-        title = _title(row["code"])
-        table.add_row(
-            Text(row["code"], style="bold"),
-            Text(kind, style=STYLES.get(kind, "")),
-            _number(row["recipients"]),
-            _number(row["attempts"]),
-            row["reason"],
-            title,
-        )
-    return _and_more(table, len(rows))
-
-
-def _title(code: str) -> str:
-    try:
-        return explain(EnhancedCode.parse(code)).title
-    except ValueError:
-        return "Further codes of this class"
-
-
-def _reasons_table(out: Console, rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table(out, "reason", "provider", "#soft", "#hard", "what to do", title="Reasons")
-    for row in rows[:TOP]:
-        numbers = (_number(row[name], STYLES[name]) for name in ("soft", "hard"))
-        table.add_row(Text(row["reason"], style="bold"), row["provider"], *numbers, reasons()[row["reason"]].todo)
-    return _and_more(table, len(rows))
-
-
-def _and_more(table: Table, number: int) -> Table:
-    if number > TOP:
-        table.caption = f"and {number - TOP} more; --format json has all"
-        table.caption_justify = "left"
-    return table
-
-
-def _providers_table(out: Console, rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table(out, "provider", "#delivered", "#soft", "#hard", title="Providers")
-    for row in rows[:TOP]:
-        numbers = (_number(row[name], STYLES[name]) for name in ("delivered", "soft", "hard"))
-        table.add_row(row["provider"], *numbers)
-    return table
 
 
 # --- explain and codes -------------------------------------------------------------------------------------------
 
 
-def show_explanation(found: Explanation, reply_code: int | None = None, why: Finding | None = None) -> None:
-    """Print the explanation of one code."""
-    out = console()
+def show_class(found: CodeClass, language: Language = Language.EN) -> None:
+    """Print what the codes of a class have in common, and which there are."""
+    out, words = console(), words_in(language)
     kind = found.kind or "success"
-    words = {"soft": "soft: a temporary failure, mail is retried", "hard": "hard: a permanent failure"}
-    out.print(Text.assemble((str(found.code), "bold"), "  ", (found.title, "bold")))
-    out.print(Text(words.get(kind, kind), style=STYLES.get(kind, "green")))
+    number = words["registered"].format(number=len(found.codes))
+    out.print(Text.assemble((f"{found.name}.x", "bold"), "  ", (number, "bold")))
+    out.print(Text(words["forces"][kind], style=STYLES.get(kind, "green")))
     out.print()
     out.print(found.meaning)
-    if found.other_reading:
-        out.print(found.other_reading)
-    if reply_code is not None and (meaning := reply_meaning(reply_code)):
-        out.print(f"The reply code {reply_code} means: {meaning}.")
     out.print()
-    if why is not None:
-        out.print(_why(why))
-    else:
-        out.print(f"Reason: {found.reason}. {reasons()[found.reason].meaning}")
-    out.print()
-    out.print(_section("Likely causes", [f"- {cause}" for cause in found.causes]))
-    out.print(_section("What the postmaster does", [found.postmaster]))
-    out.print(_section("What the sender does", [found.sender]))
-    guide = " One of the guide's 89 bounce codes." if found.in_guide else ""
-    out.print(Text(f"Reference: {found.reference}.{guide}", style="dim"))
-
-
-def _why(why: Finding) -> RenderableType:
-    """The reason, where it was found, the provider, and what to do."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("Reason", Text.assemble((why.reason, "bold"), f": {reasons()[why.reason].meaning}"))
-    table.add_row("Found in", f"the {why.basis}" if why.basis != "nothing" else "no part of the reply")
+    for each in found.codes:
+        table.add_row(str(each.code), each.title)
+    out.print(table)
+
+
+def show_explanation(
+    found: Explanation,
+    reply_code: int | None = None,
+    why: Finding | None = None,
+    theirs: Sequence[ProviderCode] = (),
+    language: Language = Language.EN,
+) -> None:
+    """Print the explanation of one code, and what single providers mean by it. All texts are in the language already,
+    but for the fixed words and those of the reason."""
+    out, words = console(), words_in(language)
+    kind = found.kind or "success"
+    out.print(Text.assemble((str(found.code), "bold"), "  ", (found.title, "bold")))
+    out.print(Text(words["forces"][kind], style=STYLES.get(kind, "green")))
+    out.print()
+    out.print(found.meaning)
+    if found.kind is None:
+        return
+    if found.other_reading:
+        out.print(found.other_reading)
+    if reply_code is not None and (meaning := reply_meaning(reply_code, language)):
+        out.print(words["reply"].format(code=reply_code, meaning=meaning))
+    out.print()
+    for each in theirs:
+        out.print(_theirs(each, language))
+        out.print()
+    if why is not None:
+        out.print(_why(why, language))
+    elif not theirs:
+        out.print(words["reason"].format(reason=found.reason, meaning=reasons(language)[found.reason].meaning))
+    out.print()
+    if theirs and not found.registered:
+        return
+    out.print(_section(words["causes"], [f"- {cause}" for cause in found.causes]))
+    out.print(_section(words["postmaster"], [found.postmaster]))
+    out.print(_section(words["sender"], [found.sender]))
+    reference = words["reference"].format(reference=found.reference)
+    out.print(Text(f"{reference} {words['guide']}" if found.in_guide else reference, style="dim"))
+
+
+def _theirs(code: ProviderCode, language: Language) -> RenderableType:
+    """What a provider means by a code, where it says so, and what to do."""
+    rows, reason = words_in(language)["rows"], reasons(language)[code.reason]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row(rows["from"], code.provider)
+    table.add_row(rows["meaning"], code.meaning)
+    table.add_row(rows["reason"], Text.assemble((code.reason, "bold"), f": {reason.meaning}"))
+    table.add_row(rows["todo"], code.todo or reason.todo)
+    table.add_row(rows["source"], code.source)
+    return table
+
+
+def _why(why: Finding, language: Language) -> RenderableType:
+    """The reason, where it was found, the provider, and what to do."""
+    words, rows = words_in(language), words_in(language)["rows"]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row(rows["reason"], Text.assemble((why.reason, "bold"), f": {reasons(language)[why.reason].meaning}"))
+    table.add_row(rows["found_in"], words["basis"][why.basis])
     if why.provider != OTHER:
-        table.add_row("Provider", why.provider)
+        table.add_row(rows["provider"], why.provider)
     if why.provider_code is not None:
-        table.add_row("Provider's meaning", why.provider_code.meaning)
-    table.add_row("What to do", todo(why))
+        table.add_row(rows["provider_meaning"], why.provider_code.meaning)
+    table.add_row(rows["todo"], todo(why, language))
     if why.source:
-        table.add_row("Documented in", why.source)
+        table.add_row(rows["source"], why.source)
     return table
 
 
@@ -214,29 +186,30 @@ def _section(title: str, lines: Sequence[str]) -> RenderableType:
     return Group(Text(title, style="bold"), *(Padding(Text(line), (0, 0, 0, 2)) for line in lines), Text())
 
 
-def show_event(event: Event, why: Finding | None) -> None:
+def show_event(event: Event, why: Finding | None, language: Language = Language.EN) -> None:
     """Print the outcome in one log line, then the explanation of its code."""
-    out = console()
+    out, words = console(), words_in(language)
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
+    style = STYLES.get(event.outcome, STYLES.get(event.kind or "", ""))
     rows = {
-        "outcome": Text(event.outcome, style=STYLES.get(event.outcome, STYLES.get(event.kind or "", ""))),
+        "outcome": Text(words["outcomes"][event.outcome], style=style),
         "recipient": event.recipient,
-        "original recipient": event.original_recipient,
-        "sender": "<>, a notification" if event.sender == "" else event.sender,
-        "queue ID": event.queue_id,
-        "refused client" if event.outcome is Outcome.REJECTED else "relay": event.relay,
+        "original_recipient": event.original_recipient,
+        "sender": words["event"]["notification"] if event.sender == "" else event.sender,
+        "queue_id": event.queue_id,
+        "refused_client" if event.outcome is Outcome.REJECTED else "relay": event.relay,
         "stage": event.stage,
         "provider": provider_of(event.relay, event.recipient),
         "text": event.text,
     }
     for name, value in rows.items():
         if value:
-            table.add_row(name, value if isinstance(value, Text) else Text(printable(value)))
+            table.add_row(words["event"][name], value if isinstance(value, Text) else Text(printable(value)))
     out.print(table)
     out.print()
-    show_explanation(explain(event.code), event.reply_code, why)
+    show_explanation(explain(event.code, language), event.reply_code, why, language=language)
 
 
 _STEPS = {
@@ -246,6 +219,7 @@ _STEPS = {
     StepKind.PASSED_ON: "passed on",
     StepKind.DROPPED: "dropped",
     StepKind.REMOVED: "left the queue",
+    StepKind.RESUMED: "taken up again",
 }
 
 
@@ -253,7 +227,8 @@ def show_story(story: Story) -> None:
     """Print one message's story."""
     out = console()
     first = story.entries[0]
-    out.print(Text(f"{story.queue_id}: {first.mta}{f' on {first.host}' if first.host else ''}", style="bold"))
+    where = f"{first.mta}{f' on {printable(first.host)}' if first.host else ''}, times in UTC"
+    out.print(Text(f"{printable(story.queue_id or 'no queue ID')}: {where}", style="bold"))
     out.print()
     several = len(story.names) > 1
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -279,12 +254,98 @@ def show_story(story: Story) -> None:
     out.print(table)
     if story.recipients:
         out.print()
-        ends = _table(out, *(["message"] if several else []), "recipient", "outcome", title="Recipients")
+        ends = new_table(out, *(["message"] if several else []), "recipient", "outcome", title="Recipients")
         for (queue_id, recipient), outcome in story.recipients.items():
             name = [f"{queue_id}, {story.names[queue_id]}"] if several else []
             style = STYLES.get({"bounced": "hard"}.get(outcome, outcome), "")
             ends.add_row(*map(Text, name), Text(printable(recipient)), Text(outcome, style=style))
         out.print(ends)
+
+
+def show_messages(found: FoundMessages, top: int) -> None:
+    """Print the messages that a search found: one in full, several as a table."""
+    if found.story is not None:
+        show_story(found.story)
+        return
+    out = console()
+    number = f"more than {MAX_FOUND:,}" if found.is_limited else f"{len(found.messages) + found.more:,}"
+    out.print(Text(f"{number} messages {printable(found.sought.in_words)}, times in UTC", style="bold"))
+    out.print()
+    table = new_table(out, "time", "queue ID", "sender", "recipients", "outcome", "code")
+    for column in table.columns:
+        column.overflow, column.no_wrap = "fold", column.header in ("time", "queue ID", "code")
+    for message in found.messages:
+        sender = "<>" if message.sender == "" else message.sender or ""
+        style = _style_of(message)
+        table.add_row(
+            Text(rfc3339(message.time) or "", style="dim"),
+            Text(printable(message.queue_ids[0]) if message.queue_ids else "-", style="bold"),
+            Text(printable(sender)),
+            Text(printable(_recipients_note(message))),
+            Text(_outcomes_note(message), style=style),
+            Text(str(message.last.code) if message.last else "", style=style),
+        )
+    out.print(table)
+    out.print()
+    if found.is_limited:
+        out.print(f"Only the latest {MAX_FOUND:,} were looked at; --since and --until ask for a shorter time.")
+    elif found.more:
+        out.print(f"And {found.more:,} more before these; --top {top + found.more} lists all.")
+    if any(message.queue_ids for message in found.messages):
+        out.print(Text("bouncemeter trace QUEUE_ID shows one of them in full.", style="dim"))
+
+
+_SAID = re.compile(r"host [^ ]{1,300} said: |(?:SMTP|LMTP) error from remote mail server after [^\n]{1,300}?: (?=[45])")
+"""What stands before a reply. The list is about addresses; `--format csv` has all of it."""
+
+_VERDICTS = {"remove": "bold red", "pause": "dark_orange", "keep": "green"}
+
+
+def show_advice(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Print which addresses to remove, to pause and to keep, given in their JSON form."""
+    out = console()
+    out.print(Text(f"Addresses that bounce in {printable(', '.join(names))}", style="bold"), soft_wrap=True)
+    numbers = Counter(row["verdict"] for row in rows)
+    out.print(Text(", ".join(f"{numbers[name]:,} to {name}" for name in _VERDICTS), style="dim"))
+    if not rows:
+        return
+    out.print()
+    table = new_table(out, "verdict", "address", "reason", "code", "#messages", "last", "reply")
+    for column in table.columns:
+        column.overflow, column.no_wrap = "fold", column.header not in ("address", "reply")
+    for row in rows:
+        table.add_row(
+            Text(row["verdict"], style=_VERDICTS[row["verdict"]]),
+            Text(printable(row["address"]), style="bold"),
+            row["reason"],
+            row["code"],
+            numeral(row["messages"]),
+            (row["last"] or "").partition("T")[0],
+            Text(shorten(printable(_SAID.sub("", row["reply"])), 40, placeholder=" ..."), style="dim"),
+        )
+    out.print(table)
+
+
+def _style_of(message: Message) -> str:
+    """The colour of a message: of its last outcome."""
+    if message.last is None:
+        return ""
+    kind = message.last.outcome if message.last.outcome in STYLES else message.last.kind
+    return STYLES.get(kind or "", "")
+
+
+def _recipients_note(message: Message) -> str:
+    """The first recipient, and how many more there are."""
+    names = message.in_order() or [message.last.recipient or "" if message.last else ""]
+    return f"{names[0]} +{len(names) - 1}" if len(names) > 1 else names[0]
+
+
+def _outcomes_note(message: Message) -> str:
+    """What became of a message's recipients."""
+    outcomes = message.outcomes
+    if sum(outcomes.values()) == 1:
+        return next(iter(outcomes))
+    return ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items()) or "no outcome yet"
 
 
 def _without_repetition(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -314,12 +375,14 @@ def _event_note(event: Event) -> str:
     return f"{event.recipient or 'all waiting recipients'}{where}{late}"
 
 
-def show_codes(rows: Sequence[Explanation]) -> None:
+def show_codes(rows: Sequence[Explanation], language: Language = Language.EN) -> None:
     """Print the catalogue as a table."""
-    out = console()
-    table = _table(out, "code", "kind", "title", "reason", "reference", "guide")
+    out, words = console(), words_in(language)["codes"]
+    headings = ("code", "kind", "title", "reason", "reference", "guide")
+    table = new_table(out, *(words[each] for each in headings))
     for row in rows:
         kind = row.kind or Kind.SOFT
-        guide = "yes" if row.in_guide else ""
-        table.add_row(str(row.code), Text(kind, style=STYLES[kind]), row.title, row.reason, row.reference, guide)
+        guide = words["in_guide"] if row.in_guide else ""
+        name = Text(words[kind], style=STYLES[kind])
+        table.add_row(str(row.code), name, row.title, row.reason, row.reference, guide)
     out.print(table)

@@ -58,6 +58,13 @@ class Family:
     names: tuple[str, ...] = ()
     samples: list[Sample] = field(default_factory=list)
 
+    @staticmethod
+    def of(metric: Metric) -> Family:
+        """A family of prometheus-client's own, without labels."""
+        found = Family(metric.name, metric.type, metric.documentation)
+        found.samples = [Sample(each.name.removeprefix(metric.name), (), (), each.value) for each in metric.samples]
+        return found
+
     def add(self, labels: Labels, value: float, exemplar: Exemplar | None = None) -> None:
         """Add a series."""
         self.samples.append(Sample("_total" if self.kind == "counter" else "", self.names, labels, value, exemplar))

@@ -1,35 +1,41 @@
-"""The HTTP server: `/metrics`, `/-/healthy`, `/-/ready` and a small page that links to them.
+"""The HTTP server: `/metrics`, `/-/healthy`, `/-/ready`, the status page at `/` and messages below `/trace`.
 
 Each connection has a thread. The number of connections is limited, and so are the time and size of each request. If
 there are too many connections, the one that has idled longest is closed: neither a crowd nor a slow client can keep
-Prometheus out. The page is rendered once for all scrapes within a second.
+Prometheus out. Each page is rendered once for all requests within a second.
 """
 
 from __future__ import annotations
 
+import base64
 import gzip
-import html
+import hashlib
 import http.client
+import os
+import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from email.message import Message
+from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from bouncemeter import __version__
 from prometheus_client.exposition import choose_encoder
 
-from bouncemeter_exporter.serving.access import Access
+from bouncemeter_exporter.markup import style
+from bouncemeter_exporter.serving.access import Access, is_loopback
 from bouncemeter_exporter.serving.exposition import Family, exposition
+from bouncemeter_exporter.serving.stories import PATH, Stories
 from bouncemeter_exporter.sources.address import resolve
 
-__all__ = ["MetricsServer"]
+__all__ = ["MetricsServer", "takes_gzip"]
 
 MAX_CONNECTIONS = 256
 MAX_HEAD = 32_768
@@ -40,13 +46,32 @@ ANSWER_TIME = 30.0
 IDLE_TIME = 150.0
 """Seconds for receiving a request's head, for sending the answer, and for waiting for the connection's next request."""
 
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>bouncemeter</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;margin:3em auto;max-width:40em;padding:0 1em}}</style></head>
-<body><h1>bouncemeter</h1><p>Mail bounces by enhanced status code. Version {version}.</p>
-<ul><li><a href="{metrics}">Metrics</a></li><li><a href="/-/healthy">Healthy</a></li>
-<li><a href="/-/ready">Ready</a></li></ul></body></html>
-"""
+POLL = 0.2
+"""Seconds between looks at connections whose time is over, and at whether to stop."""
+
+TYPES = {
+    False: "text/plain; version=0.0.4; charset=utf-8",
+    True: "application/openmetrics-text; version=1.0.0; charset=utf-8",
+}
+"""The content type of a page, by whether it is OpenMetrics."""
+
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src '{style}'; base-uri 'none'; form-action 'self';"
+    " frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+"""The headers of pages for browsers: nothing but the page itself, no script, and no copy of it. A header of the web
+configuration comes before them."""
+
+
+@cache
+def page_headers() -> dict[str, str]:
+    """The headers of pages, of which the style alone is allowed."""
+    digest = base64.b64encode(hashlib.sha256(style().encode()).digest()).decode()
+    return {name: value.replace("{style}", f"sha256-{digest}") for name, value in PAGE_HEADERS.items()}
 
 
 class _Head:
@@ -69,6 +94,9 @@ class _Head:
 class _Handler(BaseHTTPRequestHandler):
     server: MetricsServer
     timeout = IDLE_TIME
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    # The head and the body of an answer leave together: Nagle would wait with the body for the client.
     server_version = "bouncemeter"
     sys_version = ""
     protocol_version = "HTTP/1.1"
@@ -88,22 +116,22 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
             self.close_connection = True  # the server does not read bodies
+        if not self.server.access.allows(self.headers.get("Authorization"), str(self.client_address[0])):
+            self._answer(
+                HTTPStatus.UNAUTHORIZED, b"Unauthorized\n", more={"WWW-Authenticate": 'Basic realm="bouncemeter"'}
+            )
+            return
         with self.server.answering(self.connection):
-            if not self.server.access.allows(self.headers.get("Authorization")):
-                self._answer(
-                    HTTPStatus.UNAUTHORIZED, b"Unauthorized\n", more={"WWW-Authenticate": 'Basic realm="bouncemeter"'}
-                )
-                return
             try:
-                path = urlsplit(self.path).path
+                url = urlsplit(self.path)
             except ValueError:
                 self._answer(HTTPStatus.BAD_REQUEST, b"Bad request\n")
             else:
-                self._page(path)
+                self._page(url.path, url.query)
 
     do_HEAD = do_GET  # noqa: N815 - the base class names it so
 
-    def _page(self, path: str) -> None:
+    def _page(self, path: str, query: str) -> None:
         if path == self.server.telemetry_path:
             self._metrics()
         elif path == "/-/healthy":
@@ -114,17 +142,38 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"bouncemeter is still catching up with the logs.\n")
         elif path == "/":
-            page = PAGE.format(version=__version__, metrics=html.escape(self.server.telemetry_path))
-            self._answer(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
+            self._html(HTTPStatus.OK, self.server.status_page())
+        elif self.server.stories is not None and (path == PATH or path.startswith(f"{PATH}/")):
+            self._story(self.server.stories, path, query)
         else:
             self._answer(
                 HTTPStatus.NOT_FOUND, b"Not found. The metrics are at " + self.server.telemetry_path.encode() + b"\n"
             )
 
     def _metrics(self) -> None:
-        compressed = "gzip" in self.headers.get("Accept-Encoding", "")
-        body, content_type = self.server.rendered(self.headers.get("Accept", ""), compressed=compressed)
-        self._answer(HTTPStatus.OK, body, content_type, {"Content-Encoding": "gzip"} if compressed else {})
+        compressed = takes_gzip(self.headers.get("Accept-Encoding", ""))
+        _, wanted = choose_encoder(self.headers.get("Accept", ""))
+        openmetrics = "openmetrics" in wanted
+        body = self.server.rendered(openmetrics=openmetrics, compressed=compressed)
+        more = {"Vary": "Accept, Accept-Encoding"} | ({"Content-Encoding": "gzip"} if compressed else {})
+        self._answer(HTTPStatus.OK, body, TYPES[openmetrics], more)
+
+    def _story(self, stories: Stories, path: str, query: str) -> None:
+        """Answer with addresses, if this client may see them."""
+        if reason := self.server.hidden(self.headers):
+            self._answer(HTTPStatus.FORBIDDEN, f"{reason}\n".encode())
+            return
+        try:
+            status, text = stories.answer(path, query)
+        except ValueError:
+            self._answer(HTTPStatus.BAD_REQUEST, b"Bad request\n")
+            return
+        later = {"Retry-After": "10"} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
+        self._html(status, text.encode("utf-8", "replace"), later)
+
+    def _html(self, status: HTTPStatus, body: bytes, more: Mapping[str, str] | None = None) -> None:
+        headers = {**page_headers(), **self.server.access.headers, **(more or {})}
+        self._answer(status, body, "text/html; charset=utf-8", headers)
 
     def _answer(
         self,
@@ -140,6 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+        self.wfile.flush()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         """Log nothing: a line for each scrape helps nobody."""
@@ -151,13 +201,15 @@ class _Connection:
 
     Attributes:
         socket: Its socket, below TLS.
-        answering: A whole request has arrived and is being answered.
+        answering: A whole request of somebody who may ask has arrived and is being answered.
         deadline: When to close it, by the monotonic clock.
+        since: Since when it has waited for that, by the same clock.
     """
 
     socket: socket.socket
     answering: bool = False
     deadline: float = field(default_factory=lambda: time.monotonic() + HEAD_TIME)
+    since: float = field(default_factory=time.monotonic)
 
 
 class MetricsServer(ThreadingHTTPServer):
@@ -169,6 +221,8 @@ class MetricsServer(ThreadingHTTPServer):
         families: Returns the metrics to serve.
         is_ready: Returns whether `/-/ready` succeeds.
         version: Returns a number that changes whenever the metrics do.
+        status: Returns the status page.
+        stories: Answers for the pages below `/trace`, which show addresses; None if there are none.
         access: Who may connect, and how.
 
     Raises:
@@ -176,6 +230,7 @@ class MetricsServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    allow_reuse_address = os.name == "posix"  # on Windows it would let another process take the port
     block_on_close = False
     request_queue_size = 1024
 
@@ -186,13 +241,15 @@ class MetricsServer(ThreadingHTTPServer):
         families: Callable[[], Iterable[Family]],
         is_ready: Callable[[], bool],
         version: Callable[[], int],
+        status: Callable[[], str],
+        stories: Stories | None,
         access: Access,
     ) -> None:
         self.telemetry_path, self._families, self.is_ready, self.access = telemetry_path, families, is_ready, access
-        self._version = version
+        self._version, self._status, self.stories = version, status, stories
         self._lock, self._rendering = threading.Lock(), threading.Lock()
         self._connections: dict[int, _Connection] = {}
-        self._rendered: dict[tuple[str, bool], tuple[tuple[int, int], bytes]] = {}
+        self._rendered: dict[object, tuple[tuple[int, int], bytes]] = {}
         self.address_family, resolved = resolve(*address, socket.SOCK_STREAM)
         super().__init__(resolved, _Handler)
 
@@ -205,19 +262,54 @@ class MetricsServer(ThreadingHTTPServer):
 
     def start(self) -> None:
         """Start serving, in a thread."""
-        threading.Thread(target=self.serve_forever, name="http", daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(POLL,), name="http", daemon=True).start()
 
-    def rendered(self, accept: str, *, compressed: bool) -> tuple[bytes, str]:
-        """The metrics as bytes, and their content type."""
-        _, content_type = choose_encoder(accept)
+    def server_bind(self) -> None:
+        """Bind the address; every address of IPv6 is also every address of IPv4."""
+        if self.address_family is socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+    def hidden(self, headers: Message) -> str:
+        """Why a page with addresses is not for a request with these headers; empty if it is.
+
+        A page of another site may not embed it. Without a password or certificate it is for this machine alone, by a
+        name that only this machine has: no name that another site points here.
+        """
+        if headers.get("Sec-Fetch-Site") == "cross-site" and headers.get("Sec-Fetch-Dest") != "document":
+            return "Other sites may link to this page, but not embed it."
+        if self.access.asks_who:
+            return ""
+        try:
+            host = urlsplit(f"//{headers.get('Host', '')}").hostname or ""
+        except ValueError:
+            host = ""
+        if is_loopback(str(self.server_address[0])) and (host == "localhost" or is_loopback(host)):
+            return ""
+        return "Without a password or a client certificate, this page is for http://localhost alone."
+
+    def rendered(self, *, openmetrics: bool, compressed: bool) -> bytes:
+        """The metrics as bytes."""
+
+        def render() -> bytes:
+            body = exposition(self._families(), openmetrics=openmetrics)
+            return gzip.compress(body, 1) if compressed else body
+
+        return self._once_a_second((openmetrics, compressed), render)
+
+    def status_page(self) -> bytes:
+        """The status page as bytes."""
+        return self._once_a_second("status", lambda: self._status().encode())
+
+    def _once_a_second(self, name: object, render: Callable[[], bytes]) -> bytes:
+        """A page, rendered anew if its numbers have changed or a second has begun."""
         with self._rendering:
             moment = (self._version(), int(time.monotonic()))
-            known, body = self._rendered.get((content_type, compressed), (None, b""))
+            known, body = self._rendered.get(name, (None, b""))
             if known != moment:
-                body = exposition(self._families(), openmetrics="openmetrics" in content_type)
-                body = gzip.compress(body, 1) if compressed else body
-                self._rendered[content_type, compressed] = (moment, body)
-        return body, content_type
+                body = render()
+                self._rendered[name] = (moment, body)
+        return body
 
     # --- connections --------------------------------------------------------------------------------------------
 
@@ -226,7 +318,7 @@ class MetricsServer(ThreadingHTTPServer):
         with self._lock:
             if len(self._connections) >= MAX_CONNECTIONS:
                 idle = [each for each in self._connections.values() if not each.answering]
-                self._end(min(idle or self._connections.values(), key=lambda each: each.deadline))
+                self._end(min(idle or self._connections.values(), key=lambda each: each.since))
             self._connections[request.fileno()] = _Connection(request)
         try:
             super().process_request(request, client_address)
@@ -258,10 +350,11 @@ class MetricsServer(ThreadingHTTPServer):
         try:
             yield
         finally:
-            connection.answering, connection.deadline = False, time.monotonic() + IDLE_TIME
+            now = time.monotonic()
+            connection.answering, connection.since, connection.deadline = False, now, now + IDLE_TIME
 
     def service_actions(self) -> None:
-        """Close connections whose deadline has passed; called twice a second."""
+        """Close connections whose deadline has passed; called all the time."""
         now = time.monotonic()
         with self._lock:
             for connection in self._connections.values():
@@ -271,7 +364,7 @@ class MetricsServer(ThreadingHTTPServer):
     @staticmethod
     def _end(connection: _Connection) -> None:
         """Wake the connection's thread from whatever it waits for; the thread closes the connection."""
-        connection.deadline = float("inf")
+        connection.deadline = connection.since = float("inf")
         with suppress(OSError):
             connection.socket.shutdown(socket.SHUT_RDWR)
 
@@ -283,3 +376,13 @@ class MetricsServer(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Ignore the error: a client may break off at any time."""
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Whether a client takes gzip, by its `Accept-Encoding` (RFC 9110, 12.5.3): `gzip;q=0` refuses it."""
+    weights = {}
+    for each in accepted.lower().split(","):
+        name, *parameters = (part.strip() for part in each.split(";"))
+        quality = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        weights[name] = re.fullmatch(r"0(\.0*)?", quality.strip()) is None
+    return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))

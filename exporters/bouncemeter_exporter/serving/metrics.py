@@ -13,20 +13,22 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bouncemeter import __version__
-from prometheus_client import Metric
+from prometheus_client import Metric, ProcessCollector
 from prometheus_client.registry import Collector
 
 from bouncemeter_exporter.counting.counters import BOUNDS, MAX_SERIES, Counters, Delays, Exemplar, Labels, Numbers
 from bouncemeter_exporter.counting.memory import Memory, Waiting
+from bouncemeter_exporter.counting.recent import Day
 from bouncemeter_exporter.serving.exposition import Family, Sample
 from bouncemeter_exporter.sources.source import Source
 
-__all__ = ["MailCollector", "Snapshot", "take_snapshot"]
+__all__ = ["MailCollector", "Snapshot", "process_families", "take_snapshot"]
 
 _COUNTERS = {
     "bounces": "Recipients that bounced: soft at the first deferral, hard when refused for good.",
     "bounces_by_class": "Recipients that bounced, by class of the enhanced status code (RFC 3463); every class exists"
     " from the start.",
+    "bounces_by_sender": "Recipients that bounced, by the groups of senders that the configuration names.",
     "bounced_messages": "Messages of which a recipient bounced, each once a kind and class; every class exists from the"
     " start.",
     "backlog_bounces": "Recipients that bounced, of lines that were there before the exporter began to read: history,"
@@ -54,7 +56,8 @@ class Snapshot:
         waiting: Recipients that wait, by mta, class, code and provider.
         oldest: By mta, the first deferral of the recipient that has waited longest, in seconds since 1970 UTC.
         entries, evicted: Messages that the ledger remembers, and messages that it forgot before they ended.
-        folded: What was counted under `other` because a metric had too many series.
+        folded: By provider, what was counted under `other` because a metric had too many series.
+        day: The last day by the time in the log.
     """
 
     counters: Mapping[str, Counted]
@@ -67,7 +70,8 @@ class Snapshot:
     oldest: Mapping[str, float]
     entries: int
     evicted: int
-    folded: int
+    folded: Mapping[str, int]
+    day: Day
 
 
 class Counted(NamedTuple):
@@ -87,7 +91,9 @@ def take_snapshot(counters: Counters, memory: Memory, sources: Iterable[Source],
         numbers: All numbers, by name: those of the counters, `lines` and `dropped`.
     """
     kinds = counters.counters()
-    names = {source.name for source in sources}
+    names, folded = {source.name for source in sources}, Tally(other=0)
+    for each in kinds.values():
+        folded.update(each.folded)
     return Snapshot(
         counters={name: Counted(each.names, numbers[name], dict(each.exemplars)) for name, each in kinds.items()},
         delays=deepcopy(counters.delays),
@@ -99,7 +105,8 @@ def take_snapshot(counters: Counters, memory: Memory, sources: Iterable[Source],
         oldest=memory.oldest(),
         entries=len(memory),
         evicted=memory.evicted,
-        folded=sum(each.folded for each in kinds.values()),
+        folded=folded,
+        day=counters.recent.day,
     )
 
 
@@ -146,6 +153,8 @@ class MailCollector(Collector):
     def _mail(self, snapshot: Snapshot) -> Iterator[Family]:
         for attribute, text in _COUNTERS.items():
             counted = snapshot.counters[attribute]
+            if attribute == "bounces_by_sender" and not counted.values:
+                continue  # no groups of senders are configured
             family = Family(_NAMES.get(attribute, f"mail_{attribute}"), "counter", text, counted.names)
             for labels, number in counted.values.items():
                 family.add(labels, number, counted.exemplars.get(labels))
@@ -212,12 +221,15 @@ class MailCollector(Collector):
             "Messages that the ledger forgot before they ended, by age or by number.",
             snapshot.evicted,
         )
-        yield _one(
+        folded = Family(
             "bouncemeter_series_dropped",
             "counter",
-            "What was counted with code x, reason and provider other, because a metric had too many series.",
-            snapshot.folded,
+            "What was counted with reason and provider other, because a metric had too many series.",
+            ("provider",),
         )
+        for provider, number in snapshot.folded.items():
+            folded.add((provider,), number)
+        yield folded
         writable = self._state_writable()
         if writable is not None:
             yield _one(
@@ -229,6 +241,14 @@ class MailCollector(Collector):
         build = Family("bouncemeter_build_info", "gauge", "The version that runs.", ("version",))
         build.add((__version__,), 1)
         yield build
+
+
+_PROCESS = ProcessCollector(registry=None)
+
+
+def process_families() -> Iterator[Family]:
+    """What this process takes of the machine, as every client library of Prometheus shows it (Linux alone)."""
+    return map(Family.of, _PROCESS.collect())
 
 
 def _one(name: str, kind: str, text: str, value: float) -> Family:

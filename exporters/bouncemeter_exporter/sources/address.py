@@ -20,10 +20,12 @@ def parse_listen_address(text: str) -> tuple[str, int]:
 
 
 def resolve(host: str, port: int, kind: socket.SocketKind) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    """The family and address to bind for a host (empty for every address) and port.
+    """The family and address to bind for a host (empty for every address, of IPv6 too where there is IPv6) and port.
 
     Raises:
         OSError: There is no such host.
     """
+    if not host and kind is socket.SOCK_STREAM and socket.has_dualstack_ipv6():
+        host = "::"
     family, *_, address = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)[0]
     return family, (str(address[0]), port)

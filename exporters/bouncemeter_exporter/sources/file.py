@@ -88,6 +88,7 @@ class FollowedFile:
             self.log = LogReader(str(path), parser, memory=position.memory)
         except ValueError:  # the memory is of another version
             self.log = LogReader(str(path), parser)
+        self.log.recognise()
 
     @property
     def _compressed(self) -> bool:
@@ -158,7 +159,7 @@ class FollowedFile:
             self.learn_head()
         return Position(
             path=str(self.path),
-            real=str(self._real.resolve()),
+            real=os.path.realpath(self._real),
             device=self.identity[0],
             inode=self.identity[1],
             offset=self.offset,
@@ -290,7 +291,12 @@ class FollowedFile:
             return True
         self._note_stat(stat)
         tail = self._tail[-TAIL:]
-        if self.size >= self.read_to and os.pread(descriptor, len(tail), self.read_to - len(tail)) == tail:
+        if (
+            self.size >= self.read_to
+            and os.pread(descriptor, len(tail), self.read_to - len(tail)) == tail
+            and os.pread(descriptor, len(self._head), 0) == self._head
+        ):
+            self.learn_head()
             return False
         found = self._find_truncated(self._real, self.size)
         self.cut = True

@@ -7,24 +7,24 @@ like a spike. A file that appears later is read whole. `docs/following.md` says 
 
 from __future__ import annotations
 
-import glob
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from stat import S_ISREG
 
 from bouncemeter.blocks import Block
 from bouncemeter.plugin import Parser
 
 from bouncemeter_exporter.sources.file import FollowedFile
-from bouncemeter_exporter.sources.lines import COMPRESSED, SourceError, open_log, read_errors
-from bouncemeter_exporter.sources.log import UnknownFormatError
+from bouncemeter_exporter.sources.lines import SourceError, open_log, printable, read_errors
+from bouncemeter_exporter.sources.listing import files_of, identities_of, mounted_alone
+from bouncemeter_exporter.sources.log import UnknownFormatError, unlike
+from bouncemeter_exporter.sources.permission import why
 from bouncemeter_exporter.sources.rotation import Found, Identity, Position, identity, succession, unrotated
 from bouncemeter_exporter.sources.source import LineCounts, Positions, line_counts
 
-__all__ = ["FollowedFiles", "log_files"]
+__all__ = ["FollowedFiles"]
 
 TURN = 1_048_576
 """Bytes that a source may read in one turn, so that other sources get theirs."""
@@ -38,47 +38,11 @@ SEARCH = 5.0
 FORGET = 86400.0
 """Seconds after which a missing file of a directory or pattern is forgotten: until then a file server may return."""
 
+BEGUN = "begun"
+"""The name of an entry among the positions that says that there was a start before."""
+
 LOOKING = 0.05
 """Share of the time that may be spent looking for files; it matters in directories with many thousands."""
-
-
-def log_files(argument: str, *, compressed: bool) -> list[Path]:
-    """The files that an argument names, oldest change first: the file itself, or those of a directory or pattern.
-
-    Args:
-        argument: A path or a glob pattern.
-        compressed: Whether to include compressed files of a directory or pattern.
-
-    Raises:
-        SourceError: There is no such file.
-    """
-    return [path for path, _ in _files_with_stat(argument, compressed=compressed)]
-
-
-def _files_with_stat(argument: str, *, compressed: bool) -> list[tuple[Path, os.stat_result]]:
-    """The files that an argument names, each with its `stat` result."""
-    path = Path(argument)
-    try:
-        if path.is_dir():
-            found = [Path(each.path) for each in os.scandir(path) if not each.name.startswith(".")]
-        elif path.exists():
-            return [(path, path.stat())]
-        else:
-            found = [Path(each) for each in glob.iglob(argument, recursive=True)]  # noqa: PTH207 - may be absolute
-            if not found and not glob.has_magic(argument):
-                raise SourceError(f"cannot read {argument}: there is no such file or directory")
-    except OSError as error:
-        raise SourceError(f"cannot read {argument}: {error.strerror}") from error
-    files = []
-    for each in found:
-        if compressed or each.suffix not in COMPRESSED:
-            try:
-                stat = each.stat()
-            except OSError:  # it has just gone, or is a dangling link
-                continue
-            if S_ISREG(stat.st_mode):
-                files.append((each, stat))
-    return sorted(files, key=lambda each: (each[1].st_mtime_ns, each[0].name))
 
 
 class FollowedFiles:
@@ -91,6 +55,7 @@ class FollowedFiles:
         say: Called with each sentence the user should see.
         positions: Where the previous run stopped.
         lines: Lines counted by earlier runs.
+        before: The sources before this one: a file of theirs is not read again.
 
     Raises:
         SourceError: There is no such file, and no earlier run read one.
@@ -107,20 +72,31 @@ class FollowedFiles:
         say: Callable[[str], None],
         positions: Positions,
         lines: LineCounts,
+        before: Sequence[str] = (),
     ) -> None:
-        self.name = argument
+        self.name, self._argument, self._before = printable(argument), argument, before
         self._parser, self._say = parser, say
         self._gone = LineCounts(lines)
-        self._trouble, self._troubles = "", dict[Path, str]()
-        self._next_look = 0.0
-        known = sorted(map(Position.parse, positions.values()), key=lambda each: (not each.rotated, each.changed))
-        self._files = [FollowedFile(Path(each.path), parser, position=each) for each in known]
+        self._trouble, self._trouble_since, self._trouble_said = "", 0.0, False
+        self._troubles = dict[Path, str]()
+        self._next_look = self._searched = 0.0
+        if mounted_alone(Path(argument)):
+            say(f"{argument} is mounted by itself, so a rotation cannot be seen: mount its folder instead")
+        known = [Position.parse(text) for name, text in positions.items() if name != BEGUN]
+        known.sort(key=lambda each: (not each.rotated, each.changed))
+        taken = set[Identity]().union(*self._of_others().values())
+        self._files = [
+            FollowedFile(Path(each.path), parser, position=each)
+            for each in known
+            if (each.device, each.inode) not in taken
+        ]
         self._present: set[Identity] = set()
-        if self._files:
+        self._all_taken = False
+        if positions:
             self._find_rotated()
             self._look_for_files()
             return
-        for path, _ in _files_with_stat(argument, compressed=False):
+        for path, _ in self._own(files_of(argument, compressed=False)):
             self._open(FollowedFile(path, parser), len(self._files), from_end=not from_start)
 
     @property
@@ -135,9 +111,10 @@ class FollowedFiles:
 
     @property
     def up(self) -> bool:
-        """Whether there is a file, and every file can be read."""
-        return bool(self._files) and not (
-            self._trouble or self._troubles or any(each.missing for each in list(self._files))
+        """Whether there is a log, and every file can be read."""
+        files = list(self._files)
+        return (self._all_taken or not all(each.refused for each in files)) and not (
+            self._trouble or self._troubles or any(each.missing for each in files)
         )
 
     def lines(self) -> LineCounts:
@@ -152,33 +129,36 @@ class FollowedFiles:
         return {each.log.parser.name for each in self._files if each.log.parser}
 
     def positions(self) -> Positions:
-        """How far each file has been read."""
-        return {str(number): str(each.position()) for number, each in enumerate(self._files)}
+        """How far each file has been read. Even if there is no file, this is not the first start any more."""
+        return {BEGUN: ""} | {str(number): str(each.position()) for number, each in enumerate(self._files)}
 
     def descriptors(self) -> Iterator[int]:
         """None: a file gives no signal when it grows."""
         return iter(())
 
     def poll(self) -> Iterator[Block]:
-        """What was added since the last call. A file with a backlog is read before the files after it."""
+        """What was added since the last call. A file with a backlog is read before the files after it; these are looked
+        at too, for they may be rotated while they wait."""
         if time.monotonic() >= self._next_look:
             self._look_for_files()
         left = TURN
         for file in list(self._files):
-            if file.refused and file.rotated:
+            over = file.rotated and not file.is_open and not file.trouble
+            if (file.refused and file.rotated) or (over and not self._awaits_successor(file)):
                 self._forget(file)
-            if file.trouble or file.refused:
+            if file.trouble or file.refused or over:
                 continue
-            before = file.read_to
+            before, turn = file.read_to, left > 0
             yield from self._read(file, left)
-            left -= max(0, file.read_to - before)
-            if file.ended:
+            left = max(0, left - max(0, file.read_to - before))
+            if file.ended and not self._awaits_successor(file):
                 self._forget(file)
-            elif left <= 0:
-                if not file.behind and not file.rotated:  # it grows so fast that the others would wait too long
-                    self._files.remove(file)
-                    self._files.append(file)
-                return
+            elif file.ended:
+                file.close()
+            elif turn and not left and not file.behind and not file.rotated:
+                # It grows so fast that the others would wait too long.
+                self._files.remove(file)
+                self._files.append(file)
 
     def close(self) -> None:
         """Close the files."""
@@ -194,7 +174,9 @@ class FollowedFiles:
                 return
             yield from file.poll(size)
             current = file.is_open and not file.rotated and not file.missing
-            if current and self._troubles.pop(file.path, ""):
+            if file.log.doubtful and file.at_end:
+                self._report_trouble(file.path, unlike(file.log))
+            elif current and self._troubles.pop(file.path, ""):
                 self._say(f"reading {file.path} again")
         except UnknownFormatError as error:
             self._refuse(file, error)
@@ -207,7 +189,8 @@ class FollowedFiles:
         self._say(str(error))
 
     def _mark_unreadable(self, file: FollowedFile, error: Exception) -> None:
-        sentence = str(error) if isinstance(error, SourceError) else f"cannot read {file.path}: {_reason(error)}"
+        reason = why(error, file.path) if isinstance(error, OSError) else error
+        sentence = str(error) if isinstance(error, SourceError) else f"cannot read {file.path}: {reason}"
         self._report_trouble(file.path, sentence)
         file.trouble = sentence
         file.close()
@@ -227,24 +210,64 @@ class FollowedFiles:
     def _look_for_files(self) -> None:
         """Find which files exist now, which known ones were renamed, and which are new."""
         started = time.monotonic()
-        try:
-            present = _files_with_stat(self.name, compressed=False)
-        except SourceError as error:
-            self._trouble = self._trouble or str(error)
-            present = []
-        else:
-            self._trouble = ""
+        present = self._files_there()
         self._present = {identity(stat) for _, stat in present}
         for path in self._unknown(present):
             former = next((each for each in self._files if each.path == path and each.missing), None)
-            if former is None:
+            if former is None and self._files and self._awaits_successor(self._files[-1]):
+                self._follow_succession(self._files[-1])
+            elif former is None:
                 self._open(FollowedFile(path, self._parser), len(self._files))
             elif self._can_read(path) and not self._try(former, former.continues):
                 self._follow_succession(former)
         for file in [each for each in self._files if each.missing]:
             self._look_for_missing(file)
+        last = self._files[-1] if self._files else None
+        if last is not None and (self._awaits_successor(last) or (last.missing and last.is_open)):
+            self._look_for_successors(last)
         self._close_quiet_files()
         self._next_look = started + (time.monotonic() - started) / LOOKING
+
+    def _files_there(self) -> list[tuple[Path, os.stat_result]]:
+        """The files that there are now. If there are none for some seconds, say so: during a rotation it is so for a
+        moment."""
+        try:
+            found = files_of(self._argument, compressed=False)
+        except SourceError as error:
+            found, trouble = [], str(error)
+        else:
+            a_file = any(str(each.path) == self._argument for each in self._files)
+            trouble = "" if found else f"cannot read {self._argument}: there is no log"
+            if a_file and Path(self._argument).is_dir():
+                trouble = f"cannot read {self._argument}: it is a directory now"
+        if not trouble:
+            if self._trouble_said:
+                self._say(f"reading {self._argument} again")
+            self._trouble, self._trouble_said = "", False
+            return self._own(found)
+        if not self._trouble:
+            self._trouble, self._trouble_since = trouble, time.monotonic()
+        elif not self._trouble_said and time.monotonic() - self._trouble_since > SEARCH:
+            self._say(trouble)
+            self._trouble_said = True
+        return []
+
+    def _own(self, found: list[tuple[Path, os.stat_result]]) -> list[tuple[Path, os.stat_result]]:
+        """Those of some files that are not of a source before this one."""
+        others = self._of_others()
+        taken = set[Identity]().union(*others.values())
+        own = [(path, stat) for path, stat in found if identity(stat) not in taken]
+        all_taken = bool(found) and not own
+        if all_taken and not self._all_taken:
+            theirs = {identity(stat) for _, stat in found}
+            names = [name for name, ids in others.items() if ids & theirs]
+            self._say(f"{self._argument}: all of it is read as a part of {' and '.join(names)}")
+        self._all_taken = all_taken
+        return own
+
+    def _of_others(self) -> dict[str, set[Identity]]:
+        """The files of the sources before this one, by source."""
+        return {name: identities_of(name) for name in self._before}
 
     def _unknown(self, present: list[tuple[Path, os.stat_result]]) -> list[Path]:
         """Give each known file its current name, and return the names that lead to other files."""
@@ -293,7 +316,7 @@ class FollowedFiles:
         found = succession(former.position())
         place = self._finish_former(former, found.former)
         known = self._followed()
-        if str(former.path) != self.name:
+        if str(former.path) != self._argument:
             known |= self._present  # in a directory or pattern, these are opened as new files
         for each in found.after:
             # In a directory, rotated files are followed too, but newer files succeed the unrotated one, not them.
@@ -315,7 +338,7 @@ class FollowedFiles:
             former.go_on_in(found)
             former.rotated = True
         else:
-            if former.offset:
+            if former.offset and not former.rotated:
                 self._say(f"the old {former.path} is gone: nothing after its byte {former.offset} was read")
             self._forget(former)
             return place
@@ -343,9 +366,16 @@ class FollowedFiles:
         self._files.insert(place, file)
         return file
 
+    def _awaits_successor(self, file: FollowedFile) -> bool:
+        """Whether a file was rotated, and no other was seen under its name yet: what follows is found by it."""
+        return file.rotated and str(file.path) == self._argument and file is self._files[-1]
+
     def _find_rotated(self) -> None:
         """Go on reading the rotated files that the previous run had not read to their end."""
         for file in [each for each in self._files if each.rotated]:
+            if self._awaits_successor(file):
+                self._follow_succession(file)
+                continue
             found = succession(file.position())
             for each in (found.current, *found.after):
                 if each is not None:
@@ -365,8 +395,24 @@ class FollowedFiles:
             if found.former is not None:
                 self._follow_succession(file)
                 return
-        if str(file.path) != self.name and (file.missing_for > FORGET or file.position().empty):
+        if str(file.path) != self._argument and (file.missing_for > FORGET or file.position().empty):
             self._forget(file)
+
+    def _look_for_successors(self, last: FollowedFile) -> None:
+        """Look for files that had a single file's name after it, and lost it before they were seen. Without a change of
+        the folder there are none."""
+        if str(last.path) != self._argument:
+            return
+        try:
+            changed = last.path.parent.stat().st_mtime
+        except OSError:
+            return
+        if time.time() - changed < SEARCH or changed != self._searched:
+            self._searched = changed
+            found = succession(last.position())
+            found.close()
+            if found.after:
+                self._follow_succession(last)
 
     def _close_quiet_files(self) -> None:
         """Close the files that have not changed for longest, if too many are open."""
@@ -374,7 +420,3 @@ class FollowedFiles:
         for file in opened[: max(0, len(opened) - MAX_OPEN)]:
             if file.at_end:
                 file.close()
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else "") or str(error)

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -20,15 +21,19 @@ from bouncemeter.plugin import Parser
 from bouncemeter.wrappers import field_text
 
 from bouncemeter_exporter.sources.lines import BLOCK, MAX_LINE, SourceError, one_line
+from bouncemeter_exporter.sources.permission import may, remedy
 from bouncemeter_exporter.sources.source import LineCounts, Positions
 from bouncemeter_exporter.sources.stream import TURN, Stream
 
-__all__ = ["PREFIX", "Journal", "lines_of"]
+__all__ = ["PREFIX", "Journal", "closed_journal", "has_entries", "lines_of", "read_journal", "without_entries"]
 
 PREFIX = "journal:"
 """What the name of a journal source begins with."""
 
 FIELDS = "MESSAGE,SYSLOG_IDENTIFIER,_COMM,_HOSTNAME,_PID,SYSLOG_PID,_SOURCE_REALTIME_TIMESTAMP"
+
+SYSTEM_JOURNALS = ("/var/log/journal", "/run/log/journal")
+"""Where this machine's journal is."""
 
 MAX_ENTRY = 4_194_304
 """Bytes of an entry's JSON; longer entries are skipped."""
@@ -41,7 +46,8 @@ class Journal(Stream):
     """Entries of a journal; see `bouncemeter_exporter.sources.source.Source`.
 
     Args:
-        name: `journal:` (all of this machine's), `journal:UNIT[,UNIT]`, `journal:/DIRECTORY` or `journal:/FILE`.
+        name: `journal:` (all of this machine's), `journal:UNIT[,UNIT]`, `journal:FIELD=VALUE`, `journal:/DIRECTORY` or
+            `journal:/FILE`.
         parser: The format; if None, it is detected.
         from_start: At the first start, also read the entries that exist already.
         say: Called with each sentence the user should see.
@@ -64,24 +70,18 @@ class Journal(Stream):
     ) -> None:
         super().__init__(name, parser, lines)
         self._say = say
-        self._command = ["journalctl", "--output=json", "--all", "--quiet", "--no-pager", *_selection(name)]
-        self._cursor = positions.get("cursor") or (None if from_start else self._last_cursor())
+        self._command = _command(name)
+        self._cursor = positions.get("cursor")
+        if self._cursor is None:
+            last = _last_cursor(name)
+            self.up = last is not None
+            if last is None:
+                say(without_entries(self.name))
+            self._cursor = None if from_start else last
         self._safe_cursor = self._cursor
         self._rest, self._errors, self._start_at = b"", b"", 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
-
-    def _last_cursor(self) -> str | None:
-        """The cursor of the journal's last entry, if it has one."""
-        try:
-            last = subprocess.run(  # noqa: S603 - not through a shell
-                [*self._command, "--lines=1"], stdin=subprocess.DEVNULL, capture_output=True, check=False
-            )
-        except OSError as error:
-            raise SourceError(f"cannot read {self.name}: journalctl: {error.strerror}") from error
-        if last.returncode:
-            raise SourceError(f"cannot read {self.name}: {last.stderr.decode('utf-8', 'replace').strip()}")
-        return json.loads(last.stdout)["__CURSOR"] if last.stdout.strip() else None
 
     def _start(self) -> None:
         after = [f"--after-cursor={self._cursor}"] if self._cursor else []
@@ -158,12 +158,91 @@ class Journal(Stream):
                     pipe.close()
 
 
+def has_entries(name: str) -> bool:
+    """Whether a journal has entries that this user may see.
+
+    Raises:
+        SourceError: There is no journalctl, or it cannot read that journal.
+    """
+    return _last_cursor(name) is not None
+
+
+def _last_cursor(name: str) -> str | None:
+    """The cursor of a journal's last entry, if it has one."""
+    try:
+        last = subprocess.run(  # noqa: S603 - not through a shell
+            [*_command(name), "--lines=1"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+    except OSError as error:
+        raise SourceError(f"cannot read {name}: journalctl: {error.strerror}") from error
+    if last.returncode:
+        raise SourceError(_refused(name, last.stderr))
+    return json.loads(last.stdout)["__CURSOR"] if last.stdout.strip() else None
+
+
+def read_journal(name: str, last: int | None = None) -> Iterator[tuple[str, int]]:
+    """The lines of a journal from its first entry to its last, a block at a time, with the bytes read for each.
+
+    Args:
+        name: As in `Journal`.
+        last: If given, that many entries, the last ones.
+
+    Raises:
+        SourceError: There is no journalctl, or it cannot read that journal.
+    """
+    command = [*_command(name), f"--output-fields={FIELDS}", *([f"--lines={last}"] if last else [])]
+    rest = b""
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(  # noqa: S603 - not through a shell
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+            )
+        except OSError as error:
+            raise SourceError(f"cannot read {name}: journalctl: {error.strerror}") from error
+        with process:
+            assert process.stdout is not None  # noqa: S101
+            try:
+                while block := process.stdout.read(BLOCK):
+                    entries, _, rest = (rest + block).rpartition(b"\n")
+                    yield "".join(f"{line}\n" for _, line in lines_of(entries)), len(block)
+            finally:
+                process.kill()
+        if process.returncode > 0:
+            errors.seek(0)
+            raise SourceError(_refused(name, errors.read()))
+
+
+def closed_journal() -> Path | None:
+    """A file of this machine's journal that this user may not read, if there is one."""
+    found = (each for folder in SYSTEM_JOURNALS for each in Path(folder).glob("*/system.journal"))
+    return next((each for each in found if not may(each, os.R_OK)), None)
+
+
+def without_entries(name: str) -> str:
+    """What to say of a journal without entries: that there are none, or that this user may not see them."""
+    own = not name.removeprefix(PREFIX).startswith("/")
+    if own and (closed := closed_journal()) is not None:
+        return f"cannot read {name}: Permission denied; {remedy(closed)}"
+    return f"{name}: the journal has no entries" + (" that match" if own and name != PREFIX else "")
+
+
+def _refused(name: str, errors: bytes) -> str:
+    """What to say of a journal that journalctl cannot read."""
+    said = errors.decode("utf-8", "replace").strip()
+    closed = closed_journal() if "permission" in said else None
+    return f"cannot read {name}: {f'Permission denied; {remedy(closed)}' if closed else said}"
+
+
+def _command(name: str) -> list[str]:
+    return ["journalctl", "--output=json", "--all", "--quiet", "--no-pager", *_selection(name)]
+
+
 def _selection(name: str) -> list[str]:
     """The options that tell journalctl which journal to read."""
     which = name.removeprefix(PREFIX)
     if which.startswith("/"):
         return [f"--directory={which}" if Path(which).is_dir() else f"--file={which}"]
-    return [f"--unit={unit}" for unit in which.split(",") if unit]
+    return [each if "=" in each else f"--unit={each}" for each in which.split(",") if each]
 
 
 def lines_of(output: bytes) -> Iterator[tuple[str, str]]:

@@ -12,11 +12,16 @@ import codecs
 import gzip
 import io
 import lzma
+import os
+import re
+import stat
 import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
+
+from bouncemeter_exporter.sources.permission import why
 
 __all__ = [
     "COMPRESSED",
@@ -26,6 +31,7 @@ __all__ = [
     "SourceError",
     "one_line",
     "open_log",
+    "printable",
     "read_errors",
     "read_text",
     "utf_16",
@@ -57,7 +63,10 @@ class Lines:
 
     def feed(self, block: bytes) -> str:
         """The lines that the next block of bytes completes, each with its line feed."""
-        ended, line_feed, last = (self._rest + block).rpartition(b"\n")
+        content = self._rest + block
+        if b"\0" in block and not self._overlong:
+            content = _NULS.sub(b"", content)
+        ended, line_feed, last = content.rpartition(b"\n")
         text = self._text(ended) if line_feed else ""
         if line_feed and self._overlong:
             text = text.partition("\n")[2]  # drop the tail of a line whose beginning was returned already
@@ -97,6 +106,10 @@ class Lines:
         return line[:MAX_LINE].removesuffix(b"\r").decode("utf-8", "backslashreplace") + "\n"
 
 
+_NULS = re.compile(rb"(?m)^\0+")
+"""What a crash of the machine may leave before a line: a hole in the file."""
+
+
 def _has_overlong(lines: bytes) -> bool:
     """Whether any of the lines is longer than `MAX_LINE`."""
     start = 0
@@ -113,13 +126,24 @@ def one_line(text: str) -> str:
     return text.replace("\n", "\\n") if "\n" in text else text
 
 
-def open_log(path: Path) -> BinaryIO:
+def printable(name: str) -> str:
+    """A file's name as text: bytes of it that are not UTF-8 become `\\xNN`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def open_log(path: Path, *, any_kind: bool = False) -> BinaryIO:
     """Open a log, and decompress it if its name ends in .gz, .bz2, .xz or .zst.
 
+    Args:
+        path: The file.
+        any_kind: Whether it may be a pipe or a device, which may never answer or never end.
+
     Raises:
-        SourceError: The file cannot be opened.
+        SourceError: The file cannot be opened, or is not of the kind.
     """
     try:
+        if not any_kind and not stat.S_ISREG(path.stat().st_mode):
+            raise SourceError(f"cannot read {path}: it is no regular file")
         match path.suffix:
             case ".gz":
                 return cast("BinaryIO", gzip.open(path))
@@ -130,9 +154,14 @@ def open_log(path: Path) -> BinaryIO:
             case ".zst":
                 return _open_zstd(path)
             case _:
-                return path.open("rb")
+                return open(path, "rb", opener=None if any_kind else _open_at_once)
     except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror or error}") from error
+        raise SourceError(f"cannot read {path}: {why(error, path)}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for a writer: it may have become a pipe since it was looked at."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _open_zstd(path: Path) -> BinaryIO:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from stat import S_ISREG
 
 from bouncemeter.blocks import Block, read_lines
-from bouncemeter.plugin import BlockReader, Clock, LineReader, Parser, Remembering, detect
+from bouncemeter.event import Entry
+from bouncemeter.plugin import BlockReader, Clock, LineReader, MessageIDReader, Parser, Remembering, detect
 
 from bouncemeter_exporter.sources.lines import SourceError, open_log, read_text
+from bouncemeter_exporter.sources.search import EVERYTHING, Search
 
-__all__ = ["SAMPLE", "LogReader", "ResultCounts", "UnknownFormatError", "oldest_first"]
+__all__ = ["SAMPLE", "LogReader", "ResultCounts", "UnknownFormatError", "oldest_first", "unlike"]
 
 SAMPLE = 2000
 SAMPLE_SIZE = 4_000_000
@@ -32,7 +35,7 @@ class LogReader:
         name: The log's name, for errors.
         parser: The parser to use; if None, the format is detected.
         clock: Supplies the year that syslog leaves out.
-        about: Words to look for: where the format allows it, lines with none of them may be skipped.
+        about: What is looked for: where the format allows it, lines without it may be skipped.
         memory: What an earlier reader of this log remembered of its lines.
         patient: Never give up: discard lines in an unknown format, and go on detecting.
         on_unparsed: Called with the number and the text of each line that should have been understood; lines are then
@@ -41,6 +44,7 @@ class LogReader:
     Attributes:
         counts: Lines by result.
         why: Why the first unparsed line could not be read.
+        doubtful: The format was named, and there were lines, but none of this format yet.
     """
 
     def __init__(
@@ -48,7 +52,7 @@ class LogReader:
         name: str,
         parser: Parser | None = None,
         clock: Clock = time.time,
-        about: frozenset[str] = frozenset(),
+        about: Search = EVERYTHING,
         *,
         memory: str | None = None,
         patient: bool = False,
@@ -57,7 +61,7 @@ class LogReader:
         self.name = name
         self.parser = parser
         self.counts: ResultCounts = {"event": 0, "other": 0, "unparsed": 0}
-        self.why = ""
+        self.why, self.doubtful, self._recognised = "", False, parser is None
         self._clock, self._about, self._patient = clock, about, patient
         self._on_unparsed, self._number = on_unparsed, 0
         self._waiting = ""
@@ -81,14 +85,19 @@ class LogReader:
                     self._waiting = ""
                 return Block()
             text, self._waiting = self._waiting, ""
-        if self._about and getattr(self.parser, "each_line_alone", False):
-            text = "".join(f"{line}\n" for line in text.split("\n")[:-1] if any(word in line for word in self._about))
-        if self._on_unparsed is not None:
+        if getattr(self.parser, "each_line_alone", False):
+            text = self._about.lines_of(text)
+        if self._about.message_ids and isinstance(self._reader, MessageIDReader):
+            block = self._with_message_ids(text, self._reader)
+        elif self._on_unparsed is not None:
             block = self._one_by_one(text, self._reader, self._on_unparsed)
         elif isinstance(self._reader, BlockReader):
             block = self._reader.block(text)
         else:
             block = read_lines(text.split("\n")[:-1], self._reader)
+        if not self._recognised and text and self.parser is not None:
+            self._recognised = bool(block.events) or any(map(self.parser.recognises, text.split("\n")[:-1]))
+            self.doubtful = not self._recognised
         self.why = self.why or block.why
         self.counts["event"] += block.events
         self.counts["unparsed"] += block.unparsed
@@ -107,10 +116,27 @@ class LogReader:
                 on_unparsed(self._number, line)
         return found
 
+    def _with_message_ids(self, text: str, reader: MessageIDReader) -> Block:
+        def message_ids(line: str) -> list[Entry]:
+            step = reader.message_id(line)
+            return [] if step is None else [step]
+
+        found, apart = Block(), Block()
+        for line in text.split("\n")[:-1]:
+            found.entries += found.parse(reader, line)
+            if self._about.lines_of(f"{line}\n"):
+                found.entries += apart.parse(message_ids, line)
+        found.other = text.count("\n") - found.events - found.unparsed
+        return found
+
     @property
     def pending(self) -> bool:
         """Whether lines are held back until the format is known."""
         return bool(self._waiting)
+
+    def recognise(self) -> None:
+        """Trust the format that was named: an earlier reader of this log has found lines of it."""
+        self._recognised = True
 
     @property
     def memory(self) -> str | None:
@@ -145,6 +171,11 @@ class LogReader:
             )
 
 
+def unlike(log: LogReader) -> str:
+    """What to say of a log whose named format none of its lines has."""
+    return f"{log.name}: no line is of the format {log.parser.name if log.parser else ''} that was named for it"
+
+
 def oldest_first(paths: Sequence[Path], parser: Parser | None) -> list[Path]:
     """Logs in the order in which they were written: by the time in their header, else by the first time in each, so
     that a deferral comes before the end in the next file. (A shell lists `mail.log` before `mail.log.1`.)
@@ -157,7 +188,10 @@ def oldest_first(paths: Sequence[Path], parser: Parser | None) -> list[Path]:
 
 def _first_time(path: Path, parser: Parser | None) -> float:
     """The time in a log's header, else the first in its beginning, else the time of the file's last change."""
-    last_change = path.stat().st_mtime
+    stat = path.stat()
+    last_change = stat.st_mtime
+    if not S_ISREG(stat.st_mode):  # a pipe can be read once
+        return last_change
     log = LogReader(str(path), parser, clock=lambda: last_change)
     with open_log(path) as stream:
         text, _ = next(read_text(stream, str(path)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bouncemeter.plugin import Parser
 
@@ -24,6 +24,7 @@ def open_source(
     say: Callable[[str], None],
     positions: Positions,
     lines: LineCounts,
+    before: Sequence[str] = (),
 ) -> Source:
     """Open a source.
 
@@ -34,6 +35,7 @@ def open_source(
         say: Called with each sentence the user should see.
         positions: Where the previous run stopped.
         lines: Lines counted by earlier runs.
+        before: The sources before this one: a file of theirs is not read again.
 
     Raises:
         SourceError: There is no such source, or it cannot be read.
@@ -45,5 +47,14 @@ def open_source(
         return syslog_source(name, parser, lines)
     if Fifo.is_at(name):
         return Fifo(name, parser, lines)
-    kind = Journal if name.startswith(PREFIX) else FollowedFiles
-    return kind(name, parser=parser, from_start=from_start, say=say, positions=positions, lines=lines)
+    if name.startswith(PREFIX):
+        return Journal(name, parser=parser, from_start=from_start, say=say, positions=positions, lines=lines)
+    files = [each for each in before if is_of_files(each)]
+    return FollowedFiles(
+        name, parser=parser, from_start=from_start, say=say, positions=positions, lines=lines, before=files
+    )
+
+
+def is_of_files(name: str) -> bool:
+    """Whether a source is a file, a directory or a pattern."""
+    return not (name == STDIN or name.startswith((*SCHEMES, PREFIX)) or Fifo.is_at(name))

@@ -222,7 +222,7 @@ def _names(folders: set[Path]) -> set[tuple[str, int]]:
 def _succession(position: Position) -> Succession:
     path, real = Path(position.path), Path(position.real)
     names = dict.fromkeys((path, unrotated(path), real, unrotated(real)))
-    candidates = list(dict.fromkeys([*(each for name in names for each in rotated(name)), real]))
+    candidates = _each_once([*(each for name in names for each in rotated(name)), real])
     former, after = None, []
     # An empty file cannot be recognised, as its inode may be reused: any file filled since may have been it.
     for number, each in enumerate(candidates if not position.empty else ()):
@@ -236,12 +236,22 @@ def _succession(position: Position) -> Succession:
     current = _readable(path)
     taken = {each.identity for each in (former, current) if each is not None}
     others = []
-    for opened in [_readable(each) for each in after if each != real]:
+    # Where the file was last may be the name of another rotated file now.
+    for opened in [_readable(each) for each in after if each != real or unrotated(real) != real]:
         if opened is not None and opened.identity not in taken:
             others.append(opened)
         elif opened is not None:
             opened.stream.close()
     return Succession(former, others, current)
+
+
+def _each_once(paths: list[Path]) -> list[Path]:
+    """The files among some paths, each once: in a folder that is named by a link, or relatively, each has two names."""
+    found: dict[Identity, Path] = {}
+    for each in paths:
+        with suppress(OSError):
+            found.setdefault(identity(each.stat()), each)
+    return list(found.values())
 
 
 def _readable(path: Path) -> Found | None:

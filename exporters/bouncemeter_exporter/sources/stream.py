@@ -12,7 +12,7 @@ from pathlib import Path
 from bouncemeter.blocks import Block
 from bouncemeter.plugin import Parser
 
-from bouncemeter_exporter.sources.lines import BLOCK, Lines, SourceError
+from bouncemeter_exporter.sources.lines import BLOCK, Lines, SourceError, printable
 from bouncemeter_exporter.sources.log import LogReader, UnknownFormatError
 from bouncemeter_exporter.sources.source import LineCounts, Positions, line_counts
 
@@ -32,7 +32,7 @@ class Stream:
     """
 
     def __init__(self, name: str, parser: Parser | None, lines: LineCounts) -> None:
-        self.name, self.offset, self.up, self.dropped = name, 0, True, 0
+        self.name, self.offset, self.up, self.dropped = printable(name), 0, True, 0
         self._log = LogReader(name, parser, patient=True)
         self._before = LineCounts(lines)
 
@@ -61,6 +61,8 @@ class StandardInput(Stream):
 
     def __init__(self, name: str, parser: Parser | None, lines: LineCounts, say: Callable[[str], None]) -> None:
         super().__init__(name, parser, lines)
+        if not hasattr(select, "poll"):
+            raise SourceError("serve cannot follow standard input on Windows; let it follow a file")
         self._lines, self._say = Lines(), say
         self._descriptor = sys.stdin.fileno()
 
@@ -133,7 +135,7 @@ class Fifo(Stream):
         """Switch to the pipe that has the name now, if that is another one."""
         try:
             there, ours = self._path.stat(), os.fstat(self._descriptor)
-            if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino) and self.is_at(self.name):
+            if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino) and self.is_at(str(self._path)):
                 descriptor = self._open()
                 os.close(self._descriptor)
                 self._descriptor = descriptor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -54,11 +55,14 @@ def syslog_source(name: str, parser: Parser | None, lines: LineCounts) -> Datagr
 def _inet(where: str, kind: socket.SocketKind) -> socket.socket:
     family, address = resolve(*parse_listen_address(where), kind)
     listener = socket.socket(family, kind)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind is socket.SOCK_STREAM)
+    # On Windows it would let another process take the port.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind is socket.SOCK_STREAM and os.name == "posix")
     return _bound(listener, address, kind)
 
 
 def _unix(path: Path, kind: socket.SocketKind) -> socket.socket:
+    if not hasattr(socket, "AF_UNIX"):
+        raise OSError(errno.EAFNOSUPPORT, "this system has no unix sockets")
     with suppress(FileNotFoundError):
         if stat.S_ISSOCK(path.stat().st_mode):
             with socket.socket(socket.AF_UNIX, kind) as probe:
@@ -91,7 +95,7 @@ _PRIORITY = re.compile(r"<[0-9]{1,3}>(?![1-9][0-9]? )")
 
 def line_of(message: bytes) -> str:
     """A message as one line of a log, whatever it holds."""
-    text = message[:MAX_LINE].rstrip(b"\r\n\0").decode("utf-8", "backslashreplace")
+    text = message.lstrip(b"\0")[:MAX_LINE].rstrip(b"\r\n\0").decode("utf-8", "backslashreplace")
     return one_line(_PRIORITY.sub("", text, count=1) if text.startswith("<") else text)
 
 
@@ -146,6 +150,7 @@ class StreamSocket(Stream):
         super().__init__(name, parser, lines)
         self._socket = listener
         self._connections: dict[socket.socket, Frames] = {}  # silent for longest first
+        self._last: list[bytes] = []
 
     def descriptors(self) -> Iterator[int]:
         """The socket and all connections."""
@@ -159,10 +164,15 @@ class StreamSocket(Stream):
             while left > 0 and (block := self._receive(connection)):
                 left -= len(block)
                 self.offset += len(block)
-                messages = self._connections[connection].feed(block)
-                yield self._log.read("".join(f"{line_of(each)}\n" for each in messages if each.strip()))
+                yield self._block(self._connections[connection].feed(block))
             if left <= 0:
-                return
+                break
+        if self._last:
+            last, self._last = self._last, []
+            yield self._block(last)
+
+    def _block(self, messages: list[bytes]) -> Block:
+        return self._log.read("".join(f"{line_of(each)}\n" for each in messages if each.strip()))
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -188,7 +198,7 @@ class StreamSocket(Stream):
         return block
 
     def _end(self, connection: socket.socket) -> None:
-        del self._connections[connection]
+        self._last += self._connections.pop(connection).end()
         connection.close()
 
     def close(self) -> None:
@@ -199,22 +209,24 @@ class StreamSocket(Stream):
 
 
 def _close(listener: socket.socket) -> None:
-    if listener.family is socket.AF_UNIX:
+    if listener.family is getattr(socket, "AF_UNIX", None):
         with suppress(OSError):
             Path(listener.getsockname()).unlink()
     listener.close()
 
 
 class Frames:
-    """Cuts a stream into messages, each with its length before it or a line feed after it (RFC 6587).
+    """Cuts a stream into messages, each with its length before it, or a line feed or a NUL after it (RFC 6587).
 
-    A message longer than `MAX_LINE` is cut there.
+    Whichever of the two ends the first message ends all of a stream: the other is a part of a message, in which it may
+    have been written by a stranger. A message longer than `MAX_LINE` is cut there.
     """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._skip = 0
         self._overlong = False
+        self._trailer = b""
 
     def feed(self, block: bytes) -> list[bytes]:
         """The messages that the next block completes."""
@@ -226,6 +238,11 @@ class Frames:
         del self._buffer[:begin]
         return messages
 
+    def end(self) -> list[bytes]:
+        """The last message, if the stream ended without a line feed after it. One that lacks bytes is none."""
+        whole = not (self._skip or self._overlong or self._COUNT.match(self._buffer))
+        return bytes(self._buffer).split(self._trailer or b"\0") if whole else []
+
     _COUNT = re.compile(rb"([1-9][0-9]{0,8}) (?=<)")
 
     def _next(self, begin: int, messages: list[bytes]) -> int | None:
@@ -236,10 +253,14 @@ class Frames:
             passed = min(self._skip, len(self._buffer) - begin)
             self._skip -= passed
             return begin + passed
+        if not self._overlong and self._buffer[begin] == 0:
+            return begin + 1
         count = None if self._overlong else self._COUNT.match(self._buffer, begin)
         if count is not None:
             return self._counted(count.end(), int(count[1]), messages)
         return self._terminated(begin, messages)
+
+    _TRAILER = re.compile(rb"\n|\0(?=\0*<[0-9]{1,3}>)")
 
     def _counted(self, start: int, size: int, messages: list[bytes]) -> int | None:
         taken = min(size, MAX_LINE)
@@ -250,7 +271,9 @@ class Frames:
         return start + taken
 
     def _terminated(self, begin: int, messages: list[bytes]) -> int | None:
-        end = self._buffer.find(b"\n", begin)
+        if not self._trailer and (found := self._TRAILER.search(self._buffer, begin)) is not None:
+            self._trailer = found[0]
+        end = self._buffer.find(self._trailer, begin) if self._trailer else -1
         ended = end >= 0
         if not ended:
             end = len(self._buffer)

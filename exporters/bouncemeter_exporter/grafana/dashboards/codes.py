@@ -25,16 +25,16 @@ def dashboard(_: shared.Thresholds) -> dict[str, Any]:
         [*SERVERS, PROVIDER, KIND, CLASS, CODE, REASON],
         [
             [
-                sized(4, 4, recipients(q)),
+                sized(6, 4, recipients(q)),
                 sized(4, 4, share(q)),
                 sized(4, 4, last_ten_minutes(q)),
-                sized(4, 4, different(q)),
+                sized(3, 4, different(q)),
                 sized(4, 4, waiting(q)),
-                sized(4, 4, shared.alerts_firing()),
+                sized(3, 4, shared.alerts_firing()),
             ],
             [sized(24, 9, shared.top_codes(q, story=True, title="What it means, and what to do"))],
-            [sized(12, 8, by_code(q)), sized(12, 8, by_provider(q))],
-            [sized(14, 9, reasons(q)), sized(10, 9, by_reason(q))],
+            [sized(8, 8, by_code(q)), sized(8, 8, by_provider(q)), sized(8, 8, by_reason(q))],
+            [sized(24, 9, reasons(q))],
             Folded("Attempts and waiting mail", [[sized(12, 8, attempts(q)), sized(12, 8, waiting_by_code(q))]]),
         ],
     )
@@ -133,8 +133,9 @@ def by_reason(q: Queries) -> dict[str, Any]:
 
 def reasons(q: Queries) -> dict[str, Any]:
     most = or_none(f"topk(15, {q.count('mail_bounces', RANGE, 'kind, reason')} > 0)", "kind", "reason")
-    for column in ("meaning", "remedy"):
-        most = f'label_replace({most}, "{column}", "$1", "reason", "(.+)")'
+    for reason, number in meaning.REASON_NUMBERS.items():
+        most = f'label_replace({most}, "meaning", "{number}", "reason", "{reason}")'
+    most = f'label_replace({most}, "remedy", "$1", "meaning", "(.+)")'
     return table(
         "Reasons",
         "Why recipients were refused or deferred, most first, and what to do. A click opens the reason's story.",
@@ -142,9 +143,9 @@ def reasons(q: Queries) -> dict[str, Any]:
         [
             Column("reason", "Reason", 130, link=link("This reason", shared.CODES, reason="${__value.raw}")),
             Column("kind", "Kind", 60, mapping=meaning.KINDS, cell="text"),
-            Column("meaning", "Meaning", mapping=meaning.reason_meanings()),
-            Column("remedy", "What to do", mapping=meaning.reason_remedies()),
-            Column("recipients", "Recipients", 95),
+            Column("meaning", "Meaning", mapping=meaning.reason_meanings(), text=True),
+            Column("remedy", "What to do", mapping=meaning.reason_remedies(), text=True),
+            Column("recipients", "Recipients", 110),
         ],
         sort="Recipients",
     )

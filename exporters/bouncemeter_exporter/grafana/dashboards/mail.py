@@ -46,6 +46,7 @@ def dashboard(thresholds: shared.Thresholds) -> dict[str, Any]:
                     [sized(12, 8, ratio_by_server(q, thresholds)), sized(12, 8, bounces_by_server(q))],
                 ],
             ),
+            Folded("Senders", [[sized(12, 9, by_sender(q, thresholds)), sized(12, 9, senders(q))]]),
             Folded("Mail that our own servers refused", [[sized(12, 8, rejections(q)), sized(12, 8, rejected_for(q))]]),
             Folded("Blocklists", [[sized(24, 8, blocklists(q, thresholds))]]),
         ],
@@ -107,7 +108,7 @@ def policy_graph(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
     return lines(
         "5.7.x of ten minutes, by server",
         "Recipients refused with 5.7.x in the ten minutes before. The dashed line is where the alert begins"
-        f" ({thresholds['policy_flood']:g}, and {thresholds['policy_flood_factor']:g} times the usual on top)."
+        f" ({thresholds['policy_flood']:g}, and more than {thresholds['policy_flood_factor']:g} times the usual)."
         " Normal: far below. If it rises: who refuses, and with which reason, stands in the tables below.",
         (
             or_none(f"topk(9, {q.count('mail_bounces', '10m', SERVER, **POLICY)})", "instance"),
@@ -223,6 +224,46 @@ def bounces_by_server(q: Queries) -> dict[str, Any]:
             shared.BY_SERVER,
         ),
         overrides=meaning.SERVERS,
+    )
+
+
+def by_sender(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
+    counted = q.count("mail_bounces_by_sender", "10m", "sender", kind="hard", sender="!other")
+    return lines(
+        "Hard bounces of ten minutes, by sender",
+        "Recipients refused for good in the ten minutes before, by the senders that the configuration names"
+        f" (`[senders.NAME]`): the ten with most. From {thresholds['sender_flood']:g} on one server on, and far above"
+        " the usual, an alert tells. Normal: far below. None if no sender is named.",
+        (or_none(f"topk(10, {counted})", "sender"), "{{sender}}"),
+        unit="locale",
+        overrides=meaning.SERVERS,
+        limit=(thresholds["sender_flood"], "red"),
+    )
+
+
+def senders(q: Queries) -> dict[str, Any]:
+    def counted(**labels: str) -> str:
+        return q.count("mail_bounces_by_sender", RANGE, "sender", **labels)
+
+    return table(
+        "Senders",
+        "Whose mail bounced in the time that is shown: the senders that the configuration names (`[senders.NAME]`), and"
+        " all others. 5.1 are addresses that do not exist, 5.7 refusals for policy. Normal: each in proportion to what"
+        " it sends. A sender with many 5.1 has an old list; one with many 5.7 harms all others.",
+        {
+            "hard": or_none(counted(kind="hard"), "sender"),
+            "addresses": counted(kind="hard", **{"class": "5.1"}),
+            "policy": counted(kind="hard", **POLICY),
+            "soft": counted(kind="soft"),
+        },
+        [
+            Column("sender", "Sender"),
+            Column("hard", "Hard", 80, cell="text", colour=meaning.HARD),
+            Column("addresses", "5.1.x", 80),
+            Column("policy", "5.7.x", 80, cell="text", colour=meaning.POLICY),
+            Column("soft", "Soft", 80, cell="text", colour=meaning.SOFT),
+        ],
+        sort="Hard",
     )
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "POLICY",
     "PROVIDERS",
     "REASONS",
+    "REASON_NUMBERS",
     "SERVERS",
     "SEVERITIES",
     "SOFT",
@@ -27,6 +28,7 @@ __all__ = [
     "categories",
     "colours",
     "meanings",
+    "numbered",
     "reason_meanings",
     "reason_remedies",
     "remedies",
@@ -127,11 +129,6 @@ def _by_code(text: Callable[[Explanation], str]) -> dict[str, str]:
     return found
 
 
-def titles() -> dict[str, Any]:
-    """Titles of codes."""
-    return values(**_by_code(lambda each: each.title), none="Nothing bounced in this time.")
-
-
 NUMBERS = {r"(\\d)\\.(\\d)\\.(\\d+)": "$1$2$3", r"(\\d)\\.(\\d)\\.x": "${1}${2}999", "none": "0"}
 """Patterns that turn the label `code` into a number that stands for a text. A Grafana table makes room
 for several lines only if it knows the text, and it does not look up the text that a string stands for."""
@@ -142,21 +139,38 @@ def _by_number(text: Callable[[Explanation], str]) -> dict[str, Any]:
     return values(**found, **{"0": "Nothing bounced in this time."})
 
 
+def numbered(query: str, column: str) -> str:
+    """A query whose label `code` has its number in another label (see `NUMBERS`)."""
+    for pattern, number in NUMBERS.items():
+        query = f'label_replace({query}, "{column}", "{number}", "code", "{pattern}")'
+    return query
+
+
+def titles() -> dict[str, Any]:
+    """Titles of codes, by number (see `NUMBERS`)."""
+    return _by_number(lambda each: each.title)
+
+
 def meanings() -> dict[str, Any]:
-    """Meanings of codes, by number (see `NUMBERS`)."""
+    """Meanings of codes, by number."""
     return _by_number(lambda each: each.meaning)
 
 
 def remedies() -> dict[str, Any]:
-    """What to do about codes, by number (see `NUMBERS`)."""
+    """What to do about codes, by number."""
     return _by_number(lambda each: each.postmaster)
 
 
+REASON_NUMBERS = {name: number for number, name in enumerate(["none", *reasons()])}
+"""Numbers that stand for the texts of reasons, as `NUMBERS` do for those of codes."""
+
+
 def reason_meanings() -> dict[str, Any]:
-    """Meanings of reasons."""
-    return values(**{each.name: each.meaning for each in reasons().values()}, none="Nothing bounced in this time.")
+    """Meanings of reasons, by number (see `REASON_NUMBERS`)."""
+    found = {str(REASON_NUMBERS[each.name]): each.meaning for each in reasons().values()}
+    return values(**found, **{"0": "Nothing bounced in this time."})
 
 
 def reason_remedies() -> dict[str, Any]:
-    """What to do about reasons."""
-    return values(**{each.name: each.todo for each in reasons().values()})
+    """What to do about reasons, by number."""
+    return values(**{str(REASON_NUMBERS[each.name]): each.todo for each in reasons().values()}, **{"0": ""})

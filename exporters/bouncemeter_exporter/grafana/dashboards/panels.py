@@ -179,6 +179,9 @@ def lines(
         "stacking": {"group": "A", "mode": "normal" if stacked else "none"},
     }
     shown = {"unit": unit, "links": list(links), "max": maximum}
+    if unit == "locale":  # whole recipients, also in the legend's mean
+        shown["decimals"] = 0
+        custom["axisSoftMax"] = 5
     found = _graph(title, text, queries, custom, overrides, legend, exemplars=exemplars, limit=limit, **shown)
     return found | {"interval": interval} if interval else found
 

@@ -122,10 +122,10 @@ def week_ago(q: Queries, thresholds: shared.Thresholds) -> dict[str, Any]:
             Column("provider", "Provider", link=link("This provider", shared.PROVIDERS, provider="${__value.raw}")),
             Column("recipients", "Recipients", 95),
             Column("recipients before", "A week ago", 95),
-            Column("hard", "Hard bounces", 125, cell="text", colour=meaning.HARD),
-            Column("hard before", "Hard a week ago", 125),
+            Column("hard", "Hard bounces", 130, cell="text", colour=meaning.HARD),
+            Column("hard before", "Hard a week ago", 130),
             Column("share", "Share", 75, unit="percentunit"),
-            Column("share before", "Share a week ago", 130, unit="percentunit"),
+            Column("share before", "Share a week ago", 140, unit="percentunit"),
             Column(
                 "growth",
                 "Change",
@@ -166,12 +166,12 @@ def answers(q: Queries) -> dict[str, Any]:
         "Answers of the providers",
         "Provider, code and reason of recipients that were refused or deferred, most first, fifteen at most: select a"
         " provider above to see more of it.",
-        {"recipients": f'label_replace({most}, "meaning", "$1", "code", "(.+)")'},
+        {"recipients": meaning.numbered(most, "meaning")},
         [
             Column("provider", "Provider", 95, link=link("This provider", shared.PROVIDERS, provider="${__value.raw}")),
             Column("code", "Code", 80, link=link("This code", shared.CODES, code="${__value.raw}")),
             Column("kind", "Kind", 65, mapping=meaning.KINDS, cell="text"),
-            Column("meaning", "Meaning", mapping=meaning.titles()),
+            Column("meaning", "Meaning", mapping=meaning.titles(), text=True),
             Column("reason", "Reason", 120, link=link("This reason", shared.CODES, reason="${__value.raw}")),
             Column("recipients", "Recipients", 140, cell="gauge", colour=meaning.NEUTRAL),
         ],

@@ -17,6 +17,7 @@ __all__ = ["BAR", "RANGE", "RATE", "SERVER", "Queries", "or_none"]
 LABELS = {
     "mail_bounces": "mta kind class code reason provider",
     "mail_bounces_by_class": "mta kind class",
+    "mail_bounces_by_sender": "mta sender kind class",
     "mail_bounced_messages": "mta kind class",
     "mail_recipients": "mta outcome provider",
     "mail_delivery_attempts": "mta outcome class code",
@@ -85,8 +86,9 @@ class Queries:
         return f"{name or metric}{{{', '.join(chosen)}}}"
 
     def firing(self, **labels: str) -> str:
-        """A selector for our alerts that fire."""
-        return self.select("ALERTS", alertstate="firing", **labels, alertname="~Mail.+|Bouncemeter.+")
+        """Our alerts that fire: Prometheus' alerts, or Grafana's if it writes their states to Prometheus."""
+        chosen = labels | {"alertname": "~Mail.+|Bouncemeter.+"}
+        return " or ".join(self.select(name, alertstate="firing", **chosen) for name in ("ALERTS", "GRAFANA_ALERTS"))
 
     def up(self) -> str:
         """Whether each known bouncemeter exporter answers; Prometheus scrapes others too."""

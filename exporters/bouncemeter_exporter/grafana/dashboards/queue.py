@@ -180,13 +180,13 @@ def why(q: Queries) -> dict[str, Any]:
         "Why they wait, now",
         "Recipients that wait now, by provider and the code of their last answer: fifteen at most. Normal: greylisting"
         " (4.7.1) and full mailboxes (4.2.2) of a few.",
-        {"recipients": f'label_replace({most}, "meaning", "$1", "code", "(.+)")'},
+        {"recipients": meaning.numbered(most, "meaning")},
         [
             Column(
                 "provider", "Provider", 110, link=link("This provider", shared.PROVIDERS, provider="${__value.raw}")
             ),
             Column("code", "Code", 70, link=link("This code", shared.CODES, code="${__value.raw}")),
-            Column("meaning", "Meaning", mapping=meaning.titles()),
+            Column("meaning", "Meaning", mapping=meaning.titles(), text=True),
             Column("recipients", "Waiting", 150, cell="gauge", colour=meaning.WAITING),
         ],
         sort="Waiting",

@@ -73,7 +73,8 @@ def alerts_firing() -> Panel:
     return stat(
         "Alerts",
         "Alerts that fire now; their times are marked in every graph, critical ones in red. Normal: none. What to do"
-        " at each is in the runbook to which the alert links.",
+        " at each is in the runbook to which the alert links. Grafana's own alerts are counted and marked only if"
+        " Grafana writes their states to Prometheus.",
         f"count({Queries().firing()}) or on () vector(0)",
         unit="none",
         thresholds=levels((None, "green"), (1, "red")),
@@ -191,13 +192,8 @@ def top_codes(queries: Queries, *, story: bool = False, title: str = "Top codes"
     most = f"topk(15, {counted} > 0)"
 
     def with_texts(query: str) -> str:
-        named = or_none(query, "kind", "code", "reason")
-        if not story:
-            return f'label_replace({named}, "meaning", "$1", "code", "(.+)")'
-        for column in ("meaning", "remedy"):
-            for pattern, number in meaning.NUMBERS.items():
-                named = f'label_replace({named}, "{column}", "{number}", "code", "{pattern}")'
-        return named
+        named = meaning.numbered(or_none(query, "kind", "code", "reason"), "meaning")
+        return f'label_replace({named}, "remedy", "$1", "meaning", "(.+)")' if story else named
 
     by_code = link("This code", CODES, code="${__value.raw}")
     by_reason = link("This reason", CODES, reason="${__value.raw}")
@@ -207,7 +203,7 @@ def top_codes(queries: Queries, *, story: bool = False, title: str = "Top codes"
             Column("remedy", "What to do", mapping=meaning.remedies(), text=True),
         ]
         if story
-        else [Column("meaning", "Meaning", mapping=meaning.titles())]
+        else [Column("meaning", "Meaning", mapping=meaning.titles(), text=True)]
     )
     return table(
         title,
@@ -289,7 +285,7 @@ def providers(queries: Queries, thresholds: Thresholds, title: str) -> Panel:
         },
         [
             Column("provider", "Provider", link=link("This provider", PROVIDERS, provider="${__value.raw}")),
-            Column("delivered", "Delivered", 85),
+            Column("delivered", "Delivered", 105),
             Column("hard", "Hard", 50, cell="text", colour=meaning.HARD),
             Column("policy", "5.7.x", 55, cell="text", colour=meaning.POLICY),
             Column("soft", "Soft", 50, cell="text", colour=meaning.SOFT),

@@ -45,7 +45,7 @@ class Column(NamedTuple):
         }
 
     def _properties(self) -> Iterator[tuple[str, Any]]:
-        yield ("custom.width", self.width) if self.width else ("custom.minWidth", 80)
+        yield ("custom.width", self.width) if self.width else ("custom.minWidth", 110 if self.text else 80)
         if self.unit:
             yield "unit", self.unit
             if self.cell != "gauge":
@@ -72,6 +72,8 @@ class Column(NamedTuple):
             yield "min", 0
             if self.unit == "percentunit":
                 yield "max", 1
+            else:
+                yield "fieldMinMax", True  # or it would end at the largest number of all columns
 
 
 def table(
