@@ -26,6 +26,9 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 use_unpacked()
 
+os.environ.pop("LC_ALL", None)  # the machine's language decides nothing; its encoding may
+os.environ["LC_MESSAGES"] = "C"
+
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")  # a busy machine is no failure
 

@@ -27,7 +27,11 @@ RECORD_FIELDS = """
     time mta host outcome kind code class reply_code reason provider queue_id recipient original_recipient sender
     relay delay text stage
 """
-REPORT_FIELDS = "lines attempts recipients bounces rejections notifications classes codes reasons providers from to"
+REPORT_FIELDS = """
+    lines attempts recipients bounces rejections notifications classes codes reasons providers from to
+    arrivals hours delays senders accounts recipient_domains relays slowest clients rejection_reasons client_networks
+    replies
+"""
 
 
 def on_a_terminal(*words: str) -> str:
@@ -205,6 +209,21 @@ def test_explain_explains_a_code(bouncemeter: Run) -> None:
         ("452 4.2.2", "4.2.2"),
         ("550 no such user 5.1.1 here", "5.0.0"),
         ("421", "4.0.0"),
+        ("#5.1.1", "5.1.1"),
+        ("5.7.606", "5.7.606"),
+        ("4.4.7 Message expired", "4.4.7"),
+        ("Status: 5.2.2", "5.2.2"),
+        ("Diagnostic-Code: smtp; 550 5.1.1 user unknown", "5.1.1"),
+        ("Diagnostic-Code: x-postfix; unknown user: 550 5.1.1", "5.1.1"),
+        ("Remote Server returned '550 5.1.10 RESOLVER.ADR.RecipientNotFound'", "5.1.10"),
+        ("Remote Server returned '< #5.1.1 smtp;550 5.1.1 User unknown>'", "5.1.1"),
+        (
+            "host mx.test[192.0.2.1] said: 550 5.7.1 blocked using zen.spamhaus.org (in reply to RCPT TO command)",
+            "5.7.1",
+        ),
+        ("<a@d.test>: host mx2.test[192.0.2.1] said: 550-5.1.1 no such account", "5.1.1"),
+        ("SMTP error from remote mail server after RCPT TO:<a@b.test>: 552 5.2.2 full", "5.2.2"),
+        ('The reason was: "554 5.7.5 no"', "5.7.5"),
     ],
 )
 def test_explain_explains_a_reply(bouncemeter: Run, reply: str, code: str) -> None:
@@ -228,8 +247,147 @@ def test_explain_explains_a_whole_line(bouncemeter: Run, mta: str) -> None:
     raise AssertionError("no such line")
 
 
+def test_explain_reads_several_lines_from_standard_input(bouncemeter: Run) -> None:
+    reply = (
+        "Diagnostic-Code: smtp; 550-5.7.26 Your email has been blocked because the sender is\n"
+        "    550-5.7.26 unauthenticated. Gmail requires all senders to authenticate\n"
+        "    550 5.7.26 with either SPF or DKIM.\n"
+    )
+    for words in ([], ["-"]):
+        found = json.loads(bouncemeter("explain", "--format", "json", *words, stdin=reply.encode()).stdout)
+        assert (found["code"], found["reason"]) == ("5.7.26", "authentication")
+
+
+@pytest.mark.parametrize("text", ["5.7", "5.7.x", "#5.7"])
+def test_explain_explains_a_class(bouncemeter: Run, text: str) -> None:
+    printed = bouncemeter("explain", text).stdout
+    assert printed.startswith("5.7.x  31 registered codes\nhard")
+    assert "5.7.26  Multiple authentication checks failed\n" in printed
+    assert json.loads(bouncemeter("explain", "--format", "json", text).stdout)["class"] == "5.7"
+
+
+def test_explain_says_whose_code_it_is_and_where_that_is_documented(bouncemeter: Run) -> None:
+    printed = bouncemeter("explain", "5.7.606").stdout
+    for words in ("From           microsoft\n", "banned", "sender.office.com", "Exchange Online"):
+        assert words in printed
+    assert (
+        json.loads(bouncemeter("explain", "--format", "json", "5.7.606").stdout)["providers"][0]["provider"]
+        == "microsoft"
+    )
+
+
+def test_a_success_has_no_remedies_of_failures(bouncemeter: Run) -> None:
+    printed = bouncemeter("explain", "2.1.5").stdout
+    assert "success" in printed
+    assert "What the" not in printed
+    assert "Reason" not in printed
+
+
+@pytest.mark.parametrize("command", ["parse", "report", "codes", "explain 5.7.1"])
+@pytest.mark.parametrize("closed", [True, False])
+def test_an_output_that_cannot_be_written_is_one_sentence(command: str, *, closed: bool) -> None:
+    words = [sys.executable, "-m", "bouncemeter_exporter", *command.split()]
+    words += [str(LOGS / "postfix" / "relay.log")] if command in ("parse", "report") else []
+    where = ">&-" if closed else ">/dev/full"
+    done = subprocess.run(["sh", "-c", f'exec "$@" {where}', "sh", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    why = "it is closed" if closed else "No space left on device"
+    assert done.stderr == f"bouncemeter: cannot write the output: {why}\n"
+
+
+def test_output_goes_into_a_file_while_a_bar_is_on_the_terminal(tmp_path: Path) -> None:
+    log, output = tmp_path / "mail.log", tmp_path / "output"
+    line = (LOGS / "postfix" / "relay.log").read_text()
+    log.write_text(line * (4_500_000 // len(line)))
+    main, terminal = pty.openpty()
+    try:
+        with output.open("wb") as file:
+            done = subprocess.run(
+                [sys.executable, "-m", "bouncemeter_exporter", "parse", log], stdout=file, stderr=terminal, check=False
+            )
+    finally:
+        os.close(terminal)
+        os.close(main)
+    assert done.returncode == 0
+    assert len(output.read_text().splitlines()) > 5000
+
+
 @pytest.mark.parametrize(
-    "text", ["hello", "6.1.1", "999 5.1.1", "Nov 24 15:55:42 mta postfix/qmgr[1]: BD2052108B2: removed"]
+    ("words", "sentence"),
+    [
+        (["rules", "export", "--hard-bounce-ratio", "1.5", "DIR"], "1.5 is not in the range 0<=x<=1"),
+        (["rules", "export", "--policy-flood", "inf", "DIR"], "inf is not in the range 0<=x<="),
+        (["rules", "export", "--policy-flood", "nan", "DIR"], "nan is not a number"),
+        (["rules", "export", "--runbook-url", "", "DIR"], "'' is not a URL"),
+        (["grafana", "export", "--mail-to", "me", "DIR"], "'me' is not an address"),
+        (["grafana", "export", "--scrape-interval", "0s", "DIR"], "'0s' is not a duration"),
+        (["rules", "export", "--grafana-url", "nonsense", "DIR"], "'nonsense' is not a URL"),
+        (["grafana", "export", "--prometheus-url", "localhost:9090", "DIR"], "'localhost:9090' is not a URL"),
+        (["serve", "--web.telemetry-path", "metrics", __file__], "'metrics' is not a path such as /metrics"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused(
+    bouncemeter: Run, tmp_path: Path, words: list[str], sentence: str
+) -> None:
+    done = bouncemeter(*[str(tmp_path) if each == "DIR" else each for each in words], check=False)
+    assert done.returncode == 2
+    assert sentence in " ".join(done.stderr.replace("│", " ").split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_log_says_so(bouncemeter: Run, tmp_path: Path) -> None:
+    log = tmp_path / "mail.log"
+    log.touch()
+    assert bouncemeter("report", log).stderr == f"bouncemeter: {log} is empty\n"
+
+
+def test_defaults_are_in_the_help() -> None:
+    shown = on_a_terminal("serve", "--help")
+    for default in (":19525", "/metrics", "from its end", "6d", "1000000"):
+        assert default in shown, default
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("report --format-of ", {"exchange", "exim", "postfix"}),
+        ("serve --format-of po", {"postfix"}),
+        ("explain 5.7.2", {"5.7.2", *(f"5.7.{number}" for number in range(20, 30))}),
+        ("explain 4", {"4.0", "4.2.2"}),
+        ("report --format ", {"text", "json"}),
+        ("gra", {"grafana"}),
+    ],
+)
+def test_a_shell_completes_commands_formats_and_codes(words: str, found: set[str]) -> None:
+    line = f"bouncemeter {words}"
+    done = subprocess.run(
+        [Path(sys.executable).with_name("bouncemeter")],
+        env={
+            **os.environ,
+            "_BOUNCEMETER_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split(" ")) - 1),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found <= set(done.stdout.split())
+    assert "report" not in done.stdout
+
+
+def test_there_are_no_blanks_at_the_ends_of_lines_in_a_pipe(bouncemeter: Run) -> None:
+    for words in (
+        ["explain", "5.7.1"],
+        ["codes"],
+        ["report", LOGS / "postfix"],
+        ["trace", "CAFE721229B", LOGS / "postfix"],
+    ):
+        assert " \n" not in bouncemeter(*words).stdout, words
+
+
+@pytest.mark.parametrize(
+    "text", ["hello", "6.1.1", "5.99", "3.7.x", "999 no", "Nov 24 15:55:42 mta postfix/qmgr[1]: BD2052108B2: removed"]
 )
 def test_explain_says_when_there_is_nothing_to_explain(bouncemeter: Run, text: str) -> None:
     done = bouncemeter("explain", text, check=False)

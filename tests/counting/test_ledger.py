@@ -49,6 +49,24 @@ def test_twenty_deferrals_are_one_soft_bounce() -> None:
     assert waiting(ledger) == 0
 
 
+def test_facts_name_sender_and_account_where_they_are_remembered() -> None:
+    entries: list[Event | Step] = [
+        step(StepKind.ARRIVED, account="bob", peer="a[192.0.2.9]"),
+        step(StepKind.QUEUED, sender="bob@src.test"),
+        event(HOLD),
+        step(StepKind.ARRIVED, "B2", peer="localhost[127.0.0.1]"),  # a filter on this host hands it back
+        step(StepKind.QUEUED, "B2", sender="bob@src.test"),
+        event(SENT, "b@x", relay="127.0.0.1[127.0.0.1]:10024", passed_to="B2"),
+        event(FAIL, "b@x", "B2"),
+        event(SENT),
+    ]
+    facts = take(Ledger(senders=True), *entries)
+    assert [(fact.outcome, fact.sender, fact.account) for fact in facts] == [
+        (outcome, "bob@src.test", "bob") for outcome in (HOLD, FAIL, SENT)
+    ]
+    assert {(fact.sender, fact.account) for fact in take(Ledger(), *entries)} == {(None, None)}
+
+
 def test_a_recipient_ends_once() -> None:
     facts = take(Ledger(), event(FAIL), event(FAIL), event(SENT))
     assert kinds(facts) == [(FactKind.ENDED, FAIL)]

@@ -18,6 +18,7 @@ import pytest
 from bouncemeter.plugin import BlockReader, parser
 from bouncemeter_exporter.counting.counters import Counters
 from bouncemeter_exporter.counting.ledger import Ledger
+from bouncemeter_exporter.counting.senders import SenderGroups
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,6 +82,7 @@ class Truth:
     hard_messages: int = 0
     waiting: int = 0
     notifications: Counter[str] = field(default_factory=Counter)
+    by_sender: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, life: Life) -> None:
         """Count a life."""
@@ -94,6 +96,10 @@ class Truth:
                 continue
             self.soft += each.deferrals > 0
             self.hard += each.end == "bounced"
+            group = "ann" if life.sender.startswith("ann") else "other"
+            for kind, bounced in (("soft", each.deferrals > 0), ("hard", each.end == "bounced")):
+                if bounced:
+                    self.by_sender[group, kind] += 1
             self.waiting += each.end is None
             if each.end:
                 self.recipients[each.end] += 1
@@ -110,10 +116,14 @@ def lives(draw: st.DrawFn) -> list[Life]:
             end = draw(st.sampled_from(["delivered", "delivered", "bounced", gives_up]))
             least = 0 if end in ("delivered", "bounced") else 1
             recipients.append(Recipient(f"r{place}@d{number}.test", draw(st.integers(least, 4)), end))
-        sender = draw(st.sampled_from(["ann@src.test", "bob@src.test", ""]))
+        sender = draw(st.sampled_from(["ann@ann.src.test", "bob@src.test", ""]))
         begins = START + draw(st.integers(0, 5000))
         found.append(Life(f"mx{number % 2}", f"{number // 2 + 0xA0000:X}F", sender, begins, recipients))
     return found
+
+
+GROUPS = SenderGroups({"ann": {"domains": ["ann.src.test"]}})
+"""One sender's group; the other one is in none."""
 
 
 class Writer(Protocol):
@@ -234,7 +244,8 @@ def test_the_counts_match_the_scripts(mta: str, scripts: list[Life], seed: int) 
     truth = Truth()
     for life in scripts:
         truth.add(life)
-    read, ledger, counters = parser(mta).reader(lambda: END), Ledger(), Counters()
+    read, ledger, counters = parser(mta).reader(lambda: END), Ledger(senders=True), Counters()
+    counters.name_senders(GROUPS)
     if mta == "exchange":
         read(f"#Fields: {COLUMNS}")
     if isinstance(read, BlockReader) and chance.random() < 0.5:
@@ -254,6 +265,11 @@ def test_the_counts_match_the_scripts(mta: str, scripts: list[Life], seed: int) 
 
     assert by(1, counters.recipients.values) == dict(truth.recipients)
     assert by(1, counters.bounces.values) == +Counter({"soft": truth.soft, "hard": truth.hard})
+    assert {labels: number for labels, number in counters.bounces_by_sender.values.items() if number} == {
+        (mta, group, kind, code_class): number
+        for (group, kind), number in truth.by_sender.items()
+        for code_class in ("4.2" if kind == "soft" else "5.1",)
+    }
     messages = Counter({"soft": truth.soft_messages, "hard": truth.hard_messages})
     assert by(1, counters.bounced_messages.values) == +messages
     assert by(1, counters.notifications.values) == dict(+truth.notifications)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -24,6 +25,7 @@ from unittest import mock
 
 from bouncemeter_exporter.counting.counters import Counters, Labels, Numbers
 from bouncemeter_exporter.counting.ledger import Ledger
+from bouncemeter_exporter.counting.senders import SenderGroups
 from bouncemeter_exporter.grafana.rules import Rules, as_prometheus, rules
 from bouncemeter_exporter.serving.metrics import MailCollector, take_snapshot
 from bouncemeter_exporter.sources.log import LogReader
@@ -32,6 +34,15 @@ from bouncemeter_exporter.sources.source import Source
 from tests.bench.traffic import Recipient, attempts, traffic
 from tests.servers.exporter import Exporter
 from tests.servers.prometheus import Prometheus
+
+CONFIG = """
+[senders.newsletter]
+domains = ["news.sender.example"]
+
+[senders.shop]
+domains = ["shop.sender.example"]
+"""
+"""The exporter's configuration."""
 
 HOUR, DAY, WEEK = 3600, 86400, 604800
 INSTANCE, SOURCE = "mx1.example.org:19525", "/var/log/mail.log"
@@ -175,7 +186,8 @@ class Replay:
     def __init__(self, log: Path, world: World) -> None:
         self.world, self._log = world, log
         self._reader = LogReader("day")
-        self._counters, self._ledger = Counters(), Ledger()
+        self._counters, self._ledger = Counters(), Ledger(senders=True)
+        self._counters.name_senders(SenderGroups(tomllib.loads(CONFIG)["senders"]))
         self._counters.announce("postfix")
         self._source = SimpleNamespace(name=SOURCE, offset=0, size=0, up=True, dropped=0)
         self._collector = MailCollector(self._shown, cast("list[Source]", [self._source]), lambda: True)
@@ -189,7 +201,8 @@ class Replay:
         for scrape in range(begin, end, 60):
             due = []
             while moment < scrape:
-                due.append(f"{datetime.fromtimestamp(moment, UTC).isoformat(timespec='milliseconds')} {line}")
+                stamp = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+                due.append(f"{stamp} {_by_sender(line)}")
                 moment, line = next(lines)
             text = "".join(f"{each}\n" for each in due)
             self._ledger.count(self._reader.read(text), self._counters)
@@ -208,6 +221,11 @@ class Replay:
         lines: dict[Labels, float] = {(name, "postfix", result): number for result, number in counts.items()}
         numbers: Numbers = {**self._counters.numbers(), "lines": lines, "dropped": {}}
         return take_snapshot(self._counters, self._ledger.memory, cast("list[Source]", [self._source]), numbers)
+
+
+def _by_sender(line: str) -> str:
+    """A line with the senders of `CONFIG`: the newsletter's a quarter, the shop's another one."""
+    return re.sub(r"=<list(1?)(\d)@sender", lambda found: f"=<list@{'shop' if found[1] else 'news'}.sender", line)
 
 
 def series(name: str, labels: dict[str, str]) -> str:
@@ -253,7 +271,7 @@ def _at_once(found: Rules) -> Rules:
     """The rules in a form that can be evaluated for a whole time at once. What is usual leaves out what alerted, which
     depends on what was usual before; here it leaves out all that reaches the floor of its limit."""
     floors = {
-        each["record"].replace(":limit", ":quiet"): each["expr"].partition(" ")[0]
+        each["record"].replace(":limit", ":quiet"): each["expr"].rpartition(", ")[2].removesuffix(")")
         for each in found
         if ":limit" in each.get("record", "")
     }
@@ -316,7 +334,8 @@ def served(base: Path, world: World, now: int, hours: int = 30, before: int = 0)
         evaluate(base, now - WEEK - before * HOUR, now - WEEK + HOUR)
     evaluate(base, now - hours * HOUR, now)
     (base / "bouncemeter.rules.yml").write_text(as_prometheus(rules({})))
-    with Exporter("--from-start", base / "mail.log") as exporter:
+    (base / "bouncemeter.toml").write_text(CONFIG)
+    with Exporter("--config", base / "bouncemeter.toml", "--from-start", base / "mail.log") as exporter:
         more = (
             f"        labels: {{instance: '{INSTANCE}'}}\n"
             "    metric_relabel_configs:\n"

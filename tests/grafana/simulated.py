@@ -25,7 +25,7 @@ LOG = f'{OURS},source="/var/log/mail.log"'
 Rate = Callable[[float], float]
 """Recipients per hour at a minute since the start, which is a Monday's midnight."""
 
-ALWAYS_THERE = ("by_class", "bounced_messages", "backlog_bounces", "dropped")
+ALWAYS_THERE = ("by_class", "by_sender", "bounced_messages", "backlog_bounces", "dropped")
 """Parts of the names of series that exist from the start; other counters exist from their first count on."""
 
 
@@ -80,11 +80,13 @@ class Server:
         shares = {("5.1", "google"): 0.01, ("5.1", "other"): 0.01, ("5.7", "google"): 0.002, ("5.7", "other"): 0.001}
         if isinstance(rate, int | float):
             rate = (lambda _, noon=rate: noon) if steady else by_day(rate)
+        shares = dict(refused or shares)
+        providers = dict.fromkeys(["google", "other", *(provider for _, provider in shares)])
         for place in range(steps):
             mean = rate(place * step / 60) * step / 3600
-            for provider in ("google", "other"):
-                self.add(place, "delivered", provider, self.poisson(mean / 2))
-            for (name, provider), share in (refused or shares).items():
+            for provider in providers:
+                self.add(place, "delivered", provider, self.poisson(mean / len(providers)))
+            for (name, provider), share in shares.items():
                 reason, code = ("authentication", "5.7.26") if name == "5.7 auth" else ("policy", None)
                 self.refuse(place, name[:3], provider, self.poisson(mean * share), reason, code)
 
@@ -117,12 +119,17 @@ class Server:
         messages: float | None = None,
         *,
         old: bool = False,
+        sender: str | None = None,
     ) -> None:
-        """Refuse recipients for good: each of a message of its own, or of so many messages; perhaps in old lines."""
+        """Refuse recipients for good: each of a message of its own, or of so many messages; perhaps in old lines, or of
+        mail of a sender that is counted apart."""
         if number and 0 <= place < self.steps:
             self.happens[by_class(name, "hard")][place] += number
             of_messages = number if messages is None else messages
             self.happens[by_class(name, "hard", "mail_bounced_messages")][place] += of_messages
+            if sender:
+                of_sender = f'mail_bounces_by_sender_total{{{MTA},sender="{sender}",kind="hard",class="{name}"}}'
+                self.happens[of_sender][place] += number
             self.happens[by_class(name, "hard", "bouncemeter_backlog_bounces")][place] += number if old else 0
             labels = f'kind="hard",class="{name}",code="{code or name + ".1"}",reason="{reason}",provider="{provider}"'
             self.happens[f"mail_bounces_total{{{MTA},{labels}}}"][place] += number

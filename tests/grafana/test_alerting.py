@@ -59,6 +59,7 @@ def test_a_flood_of_refusals_reaches_whoever_is_on_call(server_dir: Path) -> Non
     assert 20 <= int(told_number[1]) <= 70
     details = alert["annotations"]["details"]
     assert re.match(r"In \d+ messages. The alert begins at 2\d, by what is usual here", details)
+    assert "There is no history yet to compare with." in details
     assert "Most: " in details
     assert "by other, reason blocklisted." in details
     assert alert["annotations"]["runbook_url"].endswith(f"#{FLOOD.lower()}")

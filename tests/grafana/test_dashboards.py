@@ -10,15 +10,16 @@ import warnings
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import promql_parser as promql
 import pytest
 import yaml
 from bouncemeter.knowledge.codes import catalogue
+from bouncemeter.knowledge.reasons import reasons
 from bouncemeter_exporter.grafana.dashboards import dashboards
 from bouncemeter_exporter.grafana.provisioning import Locations, files
-from bouncemeter_exporter.grafana.rules import as_prometheus, rules, thresholds
+from bouncemeter_exporter.grafana.rules import NO_HISTORY, as_prometheus, details, rules, thresholds
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 
@@ -71,8 +72,20 @@ def test_grafana_export_writes_every_file_with_the_given_settings(bouncemeter: R
     assert sorted(done.stdout.split()) == sorted(str(tmp_path / name) for name in files({}, Locations()))
     assert 'url: "http://prom:9090"' in (tmp_path / "provisioning/datasources/bouncemeter.yml").read_text()
     assert ">= 7" in (tmp_path / "provisioning/alerting/bouncemeter.yml").read_text()
+    (provider,) = yaml.safe_load((tmp_path / "provisioning/dashboards/bouncemeter.yml").read_text())["providers"]
+    assert provider["options"]["path"] == str(tmp_path / "dashboards")
     mail = json.loads((tmp_path / "dashboards/bouncemeter-mail.json").read_text())
     assert 33 in [step["value"] for panel in panels(mail) for step in steps(panel)]
+
+
+def test_grafana_export_writes_for_another_folder_and_for_a_data_source_that_is_there(
+    bouncemeter: Run, tmp_path: Path
+) -> None:
+    done = bouncemeter("grafana", "export", tmp_path, "--dashboards-path", "/srv/pages", "--datasource-uid", "mine")
+    assert "datasources" not in done.stdout
+    assert not (tmp_path / "provisioning/datasources").exists()
+    assert 'path: "/srv/pages"' in (tmp_path / "provisioning/dashboards/bouncemeter.yml").read_text()
+    assert 'datasourceUid: "mine"' in (tmp_path / "provisioning/alerting/bouncemeter.yml").read_text()
 
 
 def test_a_folder_that_cannot_be_written_is_reported(bouncemeter: Run, tmp_path: Path) -> None:
@@ -156,6 +169,8 @@ def test_alerts_are_marked_by_severity(page: dict[str, Any]) -> None:
     marks = page["annotations"]["list"]
     assert [re.search(r'severity="(\w+)"', each["expr"])[1] for each in marks] == ["critical", "warning"]  # type: ignore[index]
     assert all('alertstate="firing"' in each["expr"] for each in marks)
+    for name in ("ALERTS", "GRAFANA_ALERTS"):  # Prometheus' alerts, and Grafana's
+        assert all(re.search(rf"\b{name}{{", each["expr"]) for each in marks)
 
 
 UNITS = {"mpm", "cpm", "percentunit", "s", "none", "locale", "bytes"}
@@ -218,6 +233,7 @@ def test_tiles_and_lines_use_the_alert_thresholds() -> None:
     shown = {
         ("bouncemeter-mail", "5.7.x, 10 min"): "policy_flood",
         ("bouncemeter-mail", "5.7.x of ten minutes, by server"): "policy_flood",
+        ("bouncemeter-mail", "Hard bounces of ten minutes, by sender"): "sender_flood",
         ("bouncemeter-mail", "Hard ratio"): "hard_bounce_ratio",
         ("bouncemeter-mail", "Hard-bounce ratio, of an hour"): "hard_bounce_ratio",
         ("bouncemeter-mail", "Hard-bounce ratio by server"): "hard_bounce_ratio",
@@ -240,6 +256,37 @@ def test_tiles_and_lines_use_the_alert_thresholds() -> None:
                 "bouncemeter-codes",
                 "bouncemeter-queue",
             }
+
+
+@pytest.mark.parametrize(("page", "panel"), [each for each in EACH if cast("Panel", each.values[1])["type"] == "table"])
+def test_column_heads_have_room(page: dict[str, Any], panel: Panel) -> None:
+    """About seven pixels a letter, the padding, and the arrow of the column that is sorted by."""
+    (sort,) = panel["options"]["sortBy"]
+    for each in panel["fieldConfig"]["overrides"]:
+        title, properties = each["matcher"]["options"], {one["id"]: one["value"] for one in each["properties"]}
+        width = properties.get("custom.width") or properties["custom.minWidth"]
+        assert width >= 7 * len(title) + 14 + 22 * (title == sort["displayName"]), (panel["title"], title)
+
+
+@each_panel
+def test_counts_are_whole_numbers(page: dict[str, Any], panel: Panel) -> None:
+    defaults = panel["fieldConfig"]["defaults"]
+    if defaults["unit"] == "locale" and panel["type"] != "heatmap":
+        assert defaults["decimals"] == 0
+        # Else two lines of the grid might have the same number.
+        assert panel["type"] != "timeseries" or defaults["custom"]["axisSoftMax"] == 5
+
+
+def test_every_reason_is_explained() -> None:
+    (panel,) = (each for each in panels(PAGES["bouncemeter-codes"]) if each["title"] == "Reasons")
+    columns = {each["matcher"]["options"]: each["properties"] for each in panel["fieldConfig"]["overrides"]}
+    (query,) = (each["expr"] for each in panel["targets"])
+    for title, text in (("Meaning", "meaning"), ("What to do", "todo")):
+        (mapping,) = (each["value"][0] for each in columns[title] if each["id"] == "mappings")
+        assert {"id": "custom.wrapText", "value": True} in columns[title]
+        for name, reason in reasons().items():
+            (number,) = re.findall(rf'"meaning", "(\d+)", "reason", "{name}"', query)
+            assert mapping["options"][number]["text"] == getattr(reason, text)
 
 
 def test_every_code_and_class_is_explained_in_the_story() -> None:
@@ -337,8 +384,9 @@ def test_alerts_link_to_existing_dashboards_panels_and_variables() -> None:
 
 
 TEMPLATE = re.compile(
-    r" \$labels\.(?:instance|mta|provider|blocklist|source) | \$values\.A\.Value \| "
-    r'(?:humanizePercentage|humanize1024|printf "%\.0f") '
+    r" [0-9.]+ \| humanize(?:Percentage|Duration)"
+    r" | \$labels\.(?:instance|mta|provider|sender|blocklist|source)"
+    r' | \$values\.A\.Value \| (?:humanize1024|printf "%\.0f"|(?:printf "%\.2f" \| )?humanizePercentage) '
 )
 
 
@@ -355,22 +403,20 @@ def test_grafanas_alerts_match_prometheus_alerts() -> None:
     assert theirs["interval"] == ours["interval"]
     assert [each["title"] for each in theirs["rules"]] == [each["alert"] for each in ours["rules"]]
     for managed, rule in zip(theirs["rules"], ours["rules"], strict=True):
-        asked, decided = managed["data"]
-        # Grafana reads $$ as $.
-        assert asked["model"]["expr"].replace("$$", "$") == rule["expr"]
+        asked, decided, *_ = managed["data"]
+        assert asked["model"]["expr"] == rule["expr"]
         assert asked["model"]["instant"] is True
         assert decided["model"]["conditions"][0]["evaluator"] == {"type": "gt", "params": [-1]}
         assert managed["condition"] == decided["refId"]
         assert (managed["for"], managed["labels"]) == (rule["for"], rule["labels"])
         assert managed.get("keepFiringFor") == rule.get("keep_firing_for")
-        assert not re.search(r"(?<!\$)\$(?!\$)", json.dumps(managed["data"]))
         for name in ("summary", "description"):
             text = managed["annotations"][name]
             assert text.replace("$values.A.Value", "$value") == rule["annotations"][name]
-            # Grafana expands these by Go's rules, and reads no $$: a label, or the value by a function that it has too.
+            # Grafana expands these with Prometheus' own functions, and reads no $$: a label, or the value.
             for part in re.findall(r"\{\{(.*?)\}\}", text):
                 assert TEMPLATE.fullmatch(part), part
-        assert "details" not in managed["annotations"]
+        assert ("details" in managed["annotations"]) == ("details" in rule["annotations"])
     sources = yaml.safe_load((GRAFANA / "provisioning/datasources/bouncemeter.yml").read_text())["datasources"]
     assert {each["datasourceUid"] for rule in theirs["rules"] for each in rule["data"]} == {
         sources[0]["uid"],
@@ -489,6 +535,24 @@ def test_incidents_fire_alerts(afternoon: tuple[Prometheus, Path]) -> None:
     prometheus, _ = afternoon
     wanted = {"MailAuthenticationRefusals", "MailBlocklisted", "MailPolicyBounceFlood", "MailHardBounceRatioHigh"}
     assert wanted | {"MailPolicyBounceFloodByProvider", "MailBacklogGrowing"} <= fired(prometheus)
+
+
+@pytest.mark.needs("prometheus")
+@pytest.mark.xdist_group("afternoon")
+def test_grafanas_further_numbers_are_there(afternoon: tuple[Prometheus, Path]) -> None:
+    prometheus, _ = afternoon
+    for alert in (
+        "MailPolicyBounceFlood",
+        "MailPolicyBounceFloodByProvider",
+        "MailSenderBounceFlood",
+        "MailBacklogGrowing",
+    ):
+        for each in details(alert):
+            found = prometheus.ask("query", query=each.expr, time=f"{time.time() - HOUR / 2}")["result"]
+            assert found, each
+            # There is a history, but not of a day, as a backlog's must be.
+            missing = each.text == NO_HISTORY and alert != "MailBacklogGrowing"
+            assert all((float(sample["value"][1]) == -1) == missing for sample in found), each
 
 
 @pytest.mark.needs("prometheus")

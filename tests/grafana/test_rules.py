@@ -186,6 +186,13 @@ def unchanged(server: Server) -> None:
     """Leave an ordinary server as it is."""
 
 
+def refused_of(sender: str, name: str, number: float, messages: float | None = None) -> Callable[[Server, int], None]:
+    def run(server: Server, minute: int) -> None:
+        server.refuse(minute, name, "google", number, messages=messages, sender=sender)
+
+    return run
+
+
 AUTHENTICATION = lambda server, minute: server.refuse(minute, "5.7", "google", 1, "authentication", "5.7.26")  # noqa: E731
 LISTED = count("mail_blocklist_hits_total", f'{MTA},blocklist="spamhaus",provider="microsoft"', 1)
 UNPARSED = count("bouncemeter_lines_total", f'{OURS},source="/var/log/mail.log",mta="postfix",result="unparsed"', 3)
@@ -204,6 +211,10 @@ SOME = range(T, T + 120)
         ("MailHardBounceRatioHigh", each([T], lambda server, at: server.refuse(at, "5.1", "other", 2)), False),
         ("MailProviderRefusesNearlyAll", each(SOME, lambda server, at: server.refuse(at, "5.1", "yahoo", 3)), True),
         ("MailProviderRefusesNearlyAll", each(SOME, lambda server, at: server.refuse(at, "5.1", "google", 1)), False),
+        ("MailSenderBounceFlood", each(range(T + 30, T + 45), refused_of("shop", "5.1", 3)), True),
+        ("MailSenderBounceFlood", each(range(T + 30, T + 45), refused_of("other", "5.1", 3)), False),
+        ("MailSenderBounceFlood", each(range(T + 30, T + 45), refused_of("shop", "5.1", 1)), False),
+        ("MailSenderBounceFlood", each([T + 35], refused_of("shop", "5.7", 100, messages=1)), False),
         ("MailBacklogGrowing", grow, True),
         ("MailBacklogGrowing", gauge("mail_deferred_recipients", 60), False),
         ("BouncemeterLinesUnparsed", lambda server: [each(SOME, UNPARSED)(server), each(SOME, EVENTS)(server)], True),
@@ -269,7 +280,7 @@ def test_a_silent_log_fires_if_it_was_never_silent_before(tmp_path: Path) -> Non
 def test_further_numbers_are_of_the_series_that_alerts() -> None:
     for each in rules({}):
         if details := each.get("annotations", {}).get("details"):
-            (level, *_) = re.findall(r"\b(mta|provider|blocklist):", each["expr"])
+            (level, *_) = re.findall(r"\b(mta|provider|sender|blocklist):", each["expr"])
             for label in {"job", "instance", "mta", level}:
                 assert f"{label}=%q" in details, each["alert"]
                 assert f"$labels.{label} " in details, each["alert"]
@@ -316,6 +327,27 @@ def test_a_newsletter_that_is_refused_alike_each_night_fires_on_the_first_at_mos
             server.add(night * DAY + minute, "delivered", "other", 300)
             server.refuse(night * DAY + minute + 7 * (night % 2), "5.7", "other", 6)
     promtool(tmp_path, server, never(server, "MailPolicy.*", DAY), every=2)
+
+
+def test_a_sender_that_is_refused_alike_each_night_fires_on_the_first_at_most(tmp_path: Path) -> None:
+    nights, name = 2, "MailSenderBounceFlood"
+    server = Server(nights * DAY, 60)
+    for night in range(nights):
+        for minute in range(120, 130):
+            server.add(night * DAY + minute, "delivered", "other", 300)
+            refused_of("news", "5.1", 6)(server, night * DAY + minute + 7 * (night % 2))
+    refused_of("news", "5.7", 200)(server, DAY + 600)  # at another time it is a flood
+    noon = [(DAY + 598, name, False), (DAY + 604, name, True)]
+    quiet = [each for each in never(server, name, DAY) if each[0] < DAY + 590]
+    promtool(tmp_path, server, [*quiet, *noon], every=2)
+
+
+def test_a_restart_without_a_state_makes_no_flood_of_a_sender(tmp_path: Path) -> None:
+    server = Server(DAY, 60)
+    for minute in range(0, DAY, 2):
+        refused_of("news", "5.1", 1)(server, minute)
+    server.restart(600, 90, keeps=False)
+    promtool(tmp_path, server, never(server, "MailSender.+"), every=2)
 
 
 def test_twice_the_traffic_with_the_same_share_is_no_flood(tmp_path: Path) -> None:

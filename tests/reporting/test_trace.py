@@ -10,6 +10,7 @@ import pytest
 from bouncemeter.event import EnhancedCode, Entry, Event, Outcome
 from bouncemeter.plugin import parser
 from bouncemeter_exporter.reporting.trace import MAX_MESSAGES, trace_message
+from bouncemeter_exporter.sources.search import Search
 
 from tests.conftest import LOGS, Run
 
@@ -76,6 +77,13 @@ def test_a_remote_server_cannot_add_another_message_to_a_trace(bouncemeter: Run,
     assert [each["queue_id"] for each in trace(bouncemeter, "DDDD4", log)["messages"]] == ["DDDD4"]
 
 
+def test_a_remote_server_that_gets_a_message_twice_cannot_either(bouncemeter: Run, log: Path) -> None:
+    again = [line.replace("03:00:02", "03:00:06") for line in FILTERED.splitlines() if "cyd@dest.test" in line]
+    log.write_text(FILTERED + "\n".join(again) + "\n")
+    assert "stranger" not in bouncemeter("trace", "AAAA1", log).stdout
+    assert "stranger" not in bouncemeter("trace", "cyd@dest.test", log).stdout
+
+
 def test_a_trace_shows_each_reply_in_full_with_its_meaning(bouncemeter: Run, log: Path) -> None:
     printed = bouncemeter("trace", "BBBB2", log).stdout
     for words in ("said: 452 4.2.2 full \\x1b[31m", "Mailbox full", "client localhost[127.0.0.1]", "see CCCC3"):
@@ -122,7 +130,7 @@ def test_a_long_chain_of_messages_is_cut_off_after_a_few_reads() -> None:
     entries = [entry for line in lines for entry in parser("postfix").reader()(line)]
     turns = 0
 
-    def read(_: frozenset[str]) -> list[Any]:
+    def read(_: Search) -> list[Any]:
         nonlocal turns
         turns += 1
         return entries

@@ -74,8 +74,12 @@ class Alertmanager:
         return self
 
     def alert(self, *labels: dict[str, str]) -> None:
+        """Give it alerts that have nothing but labels."""
+        self.give(*({"labels": each} for each in labels))
+
+    def give(self, *alerts: dict[str, Any]) -> None:
         """Give it alerts as Prometheus does."""
-        body = json.dumps([{"labels": each} for each in labels]).encode()
+        body = json.dumps(alerts).encode()
         request = Request(f"http://127.0.0.1:{self.port}/api/v2/alerts", body, {"Content-Type": "application/json"})
         with urlopen(request, timeout=30):
             pass

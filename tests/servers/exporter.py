@@ -20,9 +20,11 @@ OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 class Exporter:
     """`bouncemeter serve` on a free port, for use in a `with`; leaving it sends SIGTERM and expects exit code 0."""
 
-    def __init__(self, *words: str | Path, stdin: int | None = subprocess.DEVNULL) -> None:
+    def __init__(
+        self, *words: str | Path, stdin: int | None = subprocess.DEVNULL, listen: str = "127.0.0.1:{}"
+    ) -> None:
         self.port = free_port()
-        self.words = [*map(str, words), "--web.listen-address", f"127.0.0.1:{self.port}"]
+        self.words = [*map(str, words), "--web.listen-address", listen.format(self.port)]
         if "--state" not in self.words:
             self.words.append("--no-state")
         self.stdin = stdin

@@ -83,7 +83,6 @@ queue_run_delay = 1s
 smtpd_delay_open_until_valid_rcpt = no
 bounce_queue_lifetime = {lifetime}
 maximal_queue_lifetime = {lifetime}
-{settings}
 """
 
 
@@ -93,6 +92,16 @@ def _is_user(name: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def _each_once(settings: str) -> str:
+    """Settings of main.cf of which the last of a name holds.
+
+    Of a name that stands there twice every program warns when it starts, postlogd too. It warns through its own
+    socket, and if that is full by then (a busy machine), postlogd waits for itself, and all others for it.
+    """
+    last = {line.partition("=")[0].strip(): line for line in settings.splitlines() if line.strip()}
+    return "\n".join(last.values()) + "\n"
 
 
 class Postfix:
@@ -135,12 +144,11 @@ class Postfix:
             group=group,
             log=self.log,
             relay=relay,
-            settings=settings,
             lifetime=lifetime,
             local="local.test" if aliases else "",
             aliases=f"hash:{base}/etc/aliases" if aliases else "",
         )
-        (self.config / "main.cf").write_text(main)
+        (self.config / "main.cf").write_text(_each_once(main + settings))
         (self.config / "aliases").write_text(aliases)
         (self.config / "master.cf").write_text(MASTER.format(port=f"127.0.0.1:{self.port}", extra=services))
 

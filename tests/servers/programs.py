@@ -15,7 +15,7 @@ ROOT = Path(
 )
 """The folder that `tests/servers/install` unpacks into."""
 
-_PROGRAMS = ("usr/sbin", "usr/bin", "sbin", "bin", "lib/systemd", "usr/lib/systemd")
+_PROGRAMS = ("usr/lib/chromium", "usr/sbin", "usr/bin", "sbin", "bin", "lib/systemd", "usr/lib/systemd")
 _LIBRARIES = ("usr/lib/postfix", "lib/{machine}", "usr/lib/{machine}", "usr/lib/{machine}/systemd")
 
 

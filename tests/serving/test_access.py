@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import base64
+import os
+import signal
 import socket
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+from itertools import count
 from pathlib import Path
 
 import bcrypt
 import pytest
 import trustme
+from bouncemeter_exporter.serving.access import Access, Turns, WebConfigError
+from bouncemeter_exporter.serving.http import takes_gzip
 
 from tests.conftest import LOGS, Run
-from tests.servers.exporter import Exporter
+from tests.servers.exporter import OPEN_METRICS, Exporter
 from tests.servers.net import wait_until
 from tests.servers.prometheus import Prometheus
 
@@ -259,7 +266,7 @@ def test_a_wrong_web_configuration_is_answered_by_one_sentence(
     web = tmp_path / "web.yml"
     web.write_text(text)
     done = bouncemeter("serve", "--no-state", "--web.config.file", web, LOG, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith(f"bouncemeter: {web}: ")
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
@@ -290,3 +297,270 @@ def test_a_scrape_shows_the_age_of_the_moment(tmp_path: Path) -> None:
             return ages[-1] > ages[0] + 1.5
 
         wait_until(older, 10, f"stays as old as it was: {ages}")
+
+
+# --- what a client's words may cost -----------------------------------------------------------------------------
+
+
+def head(exporter: Exporter, **headers: str) -> dict[str, str]:
+    """The headers of the answer to a scrape."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(f"http://127.0.0.1:{exporter.port}/metrics", headers=named)
+    with urllib.request.urlopen(request, timeout=30) as answered:
+        return dict(answered.headers)
+
+
+def memory(exporter: Exporter) -> int:
+    """The memory of an exporter, in kilobytes."""
+    return int(Path(f"/proc/{exporter.process.pid}/status").read_text().split("VmRSS:")[1].split()[0])
+
+
+def test_no_words_of_a_client_make_memory_grow() -> None:
+    with (
+        Exporter("--from-start", LOGS / "postfix") as exporter,
+        closing(HTTPConnection("127.0.0.1", exporter.port)) as to,
+    ):
+
+        def ask(numbers: range) -> None:
+            for number in numbers:
+                accept = f"application/openmetrics-text;version={number}.0.0;charset={number};escaping=x{number}"
+                more = {
+                    "Accept": accept,
+                    "Accept-Encoding": f"gzip;q=0.{number}",
+                    f"X-{number}": "x",
+                    "Authorization": "x",
+                }
+                to.request("GET", f"/metrics?{number}", headers=more)
+                assert to.getresponse().read()
+
+        ask(range(1, 300))
+        before = memory(exporter)
+        ask(range(300, 3300))
+        assert memory(exporter) - before < 4000
+
+
+@pytest.mark.parametrize(
+    ("accepted", "compressed"),
+    [
+        ("gzip", True),
+        ("GZIP;q=0.5, identity", True),
+        ("deflate, *", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000, *", False),
+        ("*;q=0", False),
+        ("identity", False),
+        ("xgzip", False),
+        ("", False),
+    ],
+)
+def test_compression_is_as_the_client_accepts_it(accepted: str, compressed: bool) -> None:
+    assert takes_gzip(accepted) == compressed
+
+
+def test_the_answer_names_its_own_type_and_encoding() -> None:
+    with Exporter(LOG) as exporter:
+        plain = head(exporter, Accept="text/plain;version=1.0.0;escaping=allow-utf-8", Accept_Encoding="gzip;q=0")
+        assert plain["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert "Content-Encoding" not in plain
+        other = head(exporter, Accept="application/openmetrics-text;version=7.0.0", Accept_Encoding="gzip")
+        assert other["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        assert other["Content-Encoding"] == "gzip"
+
+
+@pytest.mark.slow
+def test_scrapes_on_a_kept_connection_do_not_wait_for_nagle() -> None:
+    with Exporter(LOG) as exporter, closing(HTTPConnection("127.0.0.1", exporter.port)) as to:
+        began = time.monotonic()
+        for _ in range(100):
+            to.request("GET", "/-/healthy")
+            to.getresponse().read()
+        assert time.monotonic() - began < 3  # 100 times 40 ms are 4
+
+
+def test_the_process_is_measured() -> None:
+    with Exporter(LOG) as exporter:
+        assert (exporter.value("process_cpu_seconds_total") or 0) > 0
+        assert (exporter.value("process_resident_memory_bytes") or 0) > 1e7
+        assert "process_start_time_seconds" in exporter.page(accept=OPEN_METRICS)
+
+
+@pytest.mark.parametrize("address", ["[::]:{}", ":{}"])
+def test_every_address_of_both_protocols_is_listened_on(address: str) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this system has no IPv6")
+    with Exporter(LOG, listen=address) as exporter:
+        for host in ("127.0.0.1", "::1"):
+            with socket.create_connection((host, exporter.port), timeout=5) as client:
+                client.sendall(b"GET /-/healthy HTTP/1.0\r\n\r\n")
+                assert client.recv(100).startswith(b"HTTP/1.1 200")
+
+
+# --- guessing ---------------------------------------------------------------------------------------------------
+
+
+def web_with(tmp_path: Path, cost: int, *names: str) -> Path:
+    """A web configuration whose users have the password `right`."""
+    web = tmp_path / "web.yml"
+    hashed = bcrypt.hashpw(b"right", bcrypt.gensalt(cost)).decode()
+    web.write_text("basic_auth_users:\n" + "".join(f"  {name}: {hashed}\n" for name in names))
+    return web
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scraped_before", [True, False])
+def test_guessing_keeps_no_right_password_waiting(tmp_path: Path, *, scraped_before: bool) -> None:
+    over = threading.Event()
+
+    def guess(port: int, number: int) -> None:
+        with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as to:
+            for turn in count():
+                if over.is_set():
+                    return
+                words = base64.b64encode(f"prometheus:{number}-{turn}".encode()).decode()
+                with suppress(OSError, HTTPException):
+                    to.request("GET", "/metrics", headers={"Authorization": f"Basic {words}"})
+                    to.getresponse().read()
+
+    with Served("--web.config.file", web_with(tmp_path, 12, "prometheus"), LOG) as exporter:
+        if scraped_before:
+            assert fetch(exporter.port, None, "prometheus:right") == 200
+        guessers = [threading.Thread(target=guess, args=(exporter.port, number)) for number in range(200)]
+        for each in guessers:
+            each.start()
+        time.sleep(3)
+        times = []
+        for _ in range(3):
+            began = time.monotonic()
+            assert fetch(exporter.port, None, "prometheus:right") == 200
+            times.append(time.monotonic() - began)
+        over.set()
+        for each in guessers:
+            each.join(timeout=120)
+    assert sorted(times)[1] < 5, times  # without turns: a minute
+
+
+def test_turns_go_round_clients_and_the_newest_comes_first() -> None:
+    turns, order = Turns(), list[str]()
+
+    def come(name: str) -> threading.Thread:
+        def run() -> None:
+            with turns.turn(name[0]) as admitted:
+                order.append(name if admitted else f"-{name}")
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        wait_until(lambda: turns.waiting == len(threads) + 1, 10, "does not wait")
+        return thread
+
+    threads: list[threading.Thread] = []
+    with turns.turn("first"):
+        for name in ("a1", "a2", "b1", "a3"):
+            threads.append(come(name))  # noqa: PERF401 - each waits for the one before
+    for each in threads:
+        each.join(timeout=10)
+    assert order == ["a3", "b1", "a2", "a1"]
+
+
+def test_time_does_not_tell_a_known_name_from_an_unknown_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by a clock: the costs of all hashes that are made for an answer are the same in sum."""
+    web, said = tmp_path / "web.yml", list[str]()
+    hashes = {name: bcrypt.hashpw(b"right", bcrypt.gensalt(cost)) for name, cost in (("cheap", 4), ("dear", 7))}
+    web.write_text("basic_auth_users:\n" + "".join(f"  {name}: {each.decode()}\n" for name, each in hashes.items()))
+    access = Access(web, said.append)
+    rounds = list[int]()
+    original = bcrypt.hashpw
+
+    def counted(password: bytes, salt: bytes) -> bytes:
+        rounds.append(2 ** int(salt[4:6]))
+        return original(password, salt)
+
+    monkeypatch.setattr(bcrypt, "hashpw", counted)
+    for name in ("cheap", "dear", "unknown"):
+        rounds.clear()
+        words = base64.b64encode(f"{name}:wrong".encode()).decode()
+        assert not access.allows(f"Basic {words}", "192.0.2.1")
+        assert sum(rounds) == 2**7, name
+
+
+# --- what was shut stays shut -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("", "basic_auth_users and tls_server_config"),
+        ("basic_auth_users:\n", "basic_auth_users and tls_server_config"),
+        (TLS, "basic_auth_users and client_auth_type and client_allowed_sans"),
+        ("USERS", "tls_server_config"),
+        (f"{MUTUAL}USERS", "client_allowed_sans"),
+        (None, ""),
+    ],
+)
+def test_what_was_shut_stays_shut_until_a_restart(
+    tmp_path: Path, authority: trustme.CA, text: str | None, lost: str
+) -> None:
+    web, said = tmp_path / "web.yml", list[str]()
+    users = f"basic_auth_users:\n  prom: {bcrypt.hashpw(b'right', bcrypt.gensalt(4)).decode()}\n"
+    web.write_text(f"{MUTUAL}  client_allowed_sans: [prometheus.test]\n{users}")
+    access = Access(web, said.append)
+    if text is None:
+        web.unlink()
+    else:
+        web.write_text(text.replace("USERS", users))
+        os.utime(web, (1, 1))
+    assert not access.allows(None, "192.0.2.1")
+    assert access.tls
+    assert access.context().verify_mode is ssl.CERT_REQUIRED
+    assert len(said) == 1
+    assert said[0].startswith(f"{web}: without {lost}, which" if lost else f"{web}: No such file")
+    assert said[0].endswith("; the previous settings stay in force")
+
+
+def test_the_missing_file_is_named(tmp_path: Path, authority: trustme.CA) -> None:
+    web = tmp_path / "web.yml"
+    web.write_text(TLS)
+    for name in ("server.pem", "server.key"):
+        (tmp_path / name).rename(tmp_path / "away")
+        with pytest.raises(WebConfigError) as raised:
+            Access(web, print)
+        assert str(raised.value) == f"{web}: {tmp_path / name}: No such file or directory"
+        (tmp_path / "away").rename(tmp_path / name)
+
+
+def test_sighup_reads_the_configuration_again_and_ends_nothing(tmp_path: Path) -> None:
+    config, log, web = tmp_path / "bouncemeter.toml", tmp_path / "mail.log", web_with(tmp_path, 4, "prom")
+    sent = (
+        "Nov  4 03:00:00 mx1 postfix/smtp[1]: 4A1B2C3D4{}: to=<a@d.test>, relay=mx.partner.test[192.0.2.1]:25, delay=1,"
+        " dsn=2.0.0, status=sent (250 ok)\n"
+    )
+    log.write_text(sent.format(1))
+    config.write_text(f'[web]\nconfig_file = "{web}"\n')
+    with Served("--config", config, "--from-start", log) as exporter:
+
+        def hang_up(sentence: str) -> None:
+            exporter.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: f"bouncemeter: {sentence}" in exporter.said, 120, f"not said: {exporter.said}")
+
+        config.write_text(f'[web]\nconfig_file = "{web}"\n[providers.partner]\nhosts = ["mx.partner.test"]\n')
+        hang_up("Read the configuration again.")
+        with log.open("a") as writer:
+            writer.write(sent.format(2))
+        partner = 'mail_recipients_total{mta="postfix",outcome="delivered",provider="partner"} 1.0'
+
+        def counted() -> bool:
+            words = base64.b64encode(b"prom:right").decode()
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{exporter.port}/metrics", headers={"Authorization": f"Basic {words}"}
+            )
+            with urllib.request.urlopen(request, timeout=30) as page:
+                return partner in page.read().decode()
+
+        wait_until(counted, 120, "the new provider is not known")
+        config.write_text(f'max_age = "6d"\n[web]\nconfig_file = "{web}"\n')
+        unknown = f"{config}:1: there is no setting max_age; did you mean ledger.max_age?"
+        hang_up(f"{unknown}; the previous settings stay in force")
+        config.write_text(f'[web]\nconfig_file = "{web}"\n[ledger]\nmax_age = "5d"\n')
+        hang_up("Read the configuration again. At a restart will change: max_age")
+        config.unlink()
+        hang_up(f"cannot read {config}: No such file or directory; the previous settings stay in force")
+        assert exporter.process.poll() is None

@@ -35,7 +35,7 @@ def lives(chance: random.Random) -> Iterator[Life]:
             end = chance.choice(["delivered", "delivered", "bounced", gives_up])
             least = 0 if end in ("delivered", "bounced") else 1
             recipients.append(Recipient(f"r{place}@d{number}.test", chance.choice([least, least, 3]), end))
-        sender = chance.choice(["ann@src.test", "bob@src.test", ""])
+        sender = chance.choice(["ann@ann.src.test", "bob@src.test", ""])
         yield Life(f"mx{number % 2}", f"{0xA0000 + number:X}F", sender, START + number / 2, recipients)
 
 
@@ -116,9 +116,16 @@ def test_killed_at_any_moment(server_dir: Path, mta: str, crashes: int) -> None:
     folder.mkdir()
     log = Log(mta, folder, random.Random(SEED))
     log.path.touch()
-    state = server_dir / "state.db"
-    command = [sys.executable, "-m", "bouncemeter_exporter", "serve", "--state", str(state), "--format-of", mta]
-    command += ["--web.listen-address", f"127.0.0.1:{port}", str(log.path if mta != "exchange" else folder)]
+    state, config = server_dir / "state.db", server_dir / "bouncemeter.toml"
+    config.write_text('[senders.ann]\ndomains = ["ann.src.test"]\n')
+    command = [sys.executable, "-m", "bouncemeter_exporter", "serve", "--config", str(config), "--state", str(state)]
+    command += [
+        "--format-of",
+        mta,
+        "--web.listen-address",
+        f"127.0.0.1:{port}",
+        str(log.path if mta != "exchange" else folder),
+    ]
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -149,6 +156,8 @@ def test_killed_at_any_moment(server_dir: Path, mta: str, crashes: int) -> None:
         prometheus.wait_for_value("sum(mail_notifications_total)", sum(truth.notifications.values()))
         prometheus.wait_for_value("sum(mail_deferred_recipients) or vector(0)", truth.waiting)
         prometheus.wait_for_value("sum(bouncemeter_ledger_evicted_total)", 0)
+        for (group, kind), number in truth.by_sender.items():
+            prometheus.wait_for_value(f'sum(mail_bounces_by_sender_total{{sender="{group}",kind="{kind}"}})', number)
         kinds = Counter({"soft": truth.soft, "hard": truth.hard})
         assert {kind: round(number, 6) for kind, number in prometheus.increases(by_class, "kind").items()} == kinds
         for name in prometheus.ask("label/__name__/values"):

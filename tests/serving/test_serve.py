@@ -117,10 +117,9 @@ def test_the_configuration_file_names_sources_and_address(tmp_path: Path) -> Non
     ("words", "sentence", "code"),
     [
         (["/nowhere/mail.log"], "cannot read /nowhere/mail.log: there is no such file", 1),
-        ([], "name at least one log to follow", 2),
         (["--web.listen-address", "here", __file__], "'here' is not an address to listen on", 2),
         (["--format-of", "sendmail", __file__], "unknown log format 'sendmail'; installed: exchange, exim, postfix", 1),
-        (["--config", "/nowhere.toml"], "cannot read /nowhere.toml", 1),
+        (["--config", "/nowhere.toml"], "cannot read /nowhere.toml", 2),
         (["--ledger.max-age", "soon", __file__], "'soon' is not a duration such as 6d or 36h", 2),
     ],
 )
@@ -137,12 +136,23 @@ def test_a_wrong_argument_is_answered_by_one_sentence(
     ("text", "sentence"),
     [
         ("sources = 3", "sources must be a list"),
-        ("source = []", "there is no setting source"),
-        ("[web]\nport = 1", "there is no setting web.port"),
-        ("[ledger]\nmax_age = 6", "max_age must be a string"),
-        ('[ledger]\nmax_age = "6 days"', "ledger.max_age: '6 days' is not a duration"),
+        ("\nsource = []", ":2: there is no setting source; did you mean sources?"),
+        ("listen_address = ':1'", ":1: there is no setting listen_address; did you mean web.listen_address?"),
+        ("# [web]\n\n[web]\nlisten_adress = ':1'", ":4: there is no setting web.listen_adress; did you mean"),
+        ("web.port = 1", ":1: there is no setting web.port"),
+        ("[colours]\nred = 1", ":1: there is no setting colours; the settings are sources"),
+        ("[ledger]\nmax_age = 6", "ledger.max_age must be a duration"),
+        ('[ledger]\nmax_age = "6 days"', 'ledger.max_age must be a duration such as "6d" or "36h"'),
         ('[ledger]\nmax_messages = "many"', "max_messages must be a number"),
-        ("sources = [1]", "a source is a path"),
+        ("sources = [1]", ":1: sources has a source that is neither a path"),
+        ("from_start = 1", "from_start must be true or false"),
+        ("[ledger]\nmax_messages = true", ":2: ledger.max_messages must be a number"),
+        ("web = 3", ":1: web must be a table"),
+        ("\n\nweb = { listen_adress = ':1' }", ":3: there is no setting web.listen_adress"),
+        ("\n[ \"web\" ]\n'listen_adress' = ':1'", ":3: there is no setting web.listen_adress"),
+        ("[WEB]", ":1: there is no setting WEB; did you mean web?"),
+        ("[web]\ntelemetry_path = 'metrics'", ":2: 'metrics' is not a path such as /metrics"),
+        ("[web]\nlisten_address = 'here'", ":2: 'here' is not an address to listen on"),
         ("sources = [", "is not TOML"),
     ],
 )
@@ -152,9 +162,20 @@ def test_a_wrong_configuration_is_answered_by_one_sentence(
     config = tmp_path / "bouncemeter.toml"
     config.write_text(text)
     done = bouncemeter("serve", "--config", config, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert str(config) in done.stderr
     assert sentence in done.stderr
+
+
+def test_every_wrong_setting_is_named_at_once(bouncemeter: Run, tmp_path: Path) -> None:
+    config = tmp_path / "bouncemeter.toml"
+    config.write_text("source = []\nstate = 3\n[ledger]\nmax_messages = 0\n")
+    done = bouncemeter("serve", "--config", config, check=False)
+    assert done.stderr.splitlines() == [
+        f"bouncemeter: {config}:1: there is no setting source; did you mean sources?",
+        f"{config}:2: state must be a file name or false",
+        f"{config}:4: ledger.max_messages must be 1 or more",
+    ]
 
 
 def test_flags_and_configuration_limit_the_ledger(tmp_path: Path) -> None:

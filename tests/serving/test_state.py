@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -17,12 +18,12 @@ import pytest
 from bouncemeter.plugin import parser
 from bouncemeter_exporter.counting.counters import Counters
 from bouncemeter_exporter.counting.ledger import Ledger
-from bouncemeter_exporter.serving.state import State, StateError
+from bouncemeter_exporter.serving.state import ROWS, State, StateError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import LOGS, Run
-from tests.counting.test_lives import END, WRITERS, Life, Truth, lives
+from tests.counting.test_lives import END, GROUPS, WRITERS, Life, Truth, lives
 from tests.servers.exporter import Exporter
 
 LINE = (
@@ -47,8 +48,10 @@ def test_a_restart_anywhere_changes_nothing(scripts: list[Life], seed: int, mta:
         truth.add(life)
     with tempfile.TemporaryDirectory() as folder:
         for part in _parts(lines, chance):
-            state, counters, ledger = State(Path(folder) / "state.db"), Counters(), Ledger(recording=True)
+            state, counters = State(Path(folder) / "state.db", print), Counters()
+            ledger = Ledger(recording=True, senders=True)
             counters.restore(state.numbers)
+            counters.name_senders(GROUPS)
             ledger.memory.restore(state.servers(), state.messages())
             read = parser(mta).reader(lambda: END)
             for text in part:
@@ -61,6 +64,10 @@ def test_a_restart_anywhere_changes_nothing(scripts: list[Life], seed: int, mta:
         ends[outcome] += number
     assert ends == truth.recipients
     assert sum(counters.bounces.values.values()) == truth.soft + truth.hard
+    by_sender = Counter[tuple[str, str]]()
+    for (_, sender, kind, _), number in counters.bounces_by_sender.values.items():
+        by_sender[sender, kind] += number
+    assert +by_sender == truth.by_sender
     assert sum(counters.notifications.values.values()) == truth.notifications.total()
     assert ledger.memory.waiting.total() == truth.waiting
     assert sum(sum(each.counts) for each in counters.delays.values()) == truth.recipients.total()
@@ -166,7 +173,7 @@ def test_a_full_disk_stops_reading_and_loses_nothing(tmp_path: Path, small_disk:
 
 
 def test_a_commit_that_fails_changes_nothing(tmp_path: Path) -> None:
-    state = State(tmp_path / "state.db")
+    state = State(tmp_path / "state.db", print)
     state.commit({"bounces": {("postfix",): 1}}, {"log": {"a": "1"}}, {("postfix", "mx"): (1.0, True)}, [])
     with pytest.raises(StateError, match="cannot write the state"):
         state.commit(
@@ -176,11 +183,122 @@ def test_a_commit_that_fails_changes_nothing(tmp_path: Path) -> None:
             [(("postfix", "mx", object()), b"0" * 16)],  # type: ignore[list-item]
         )
     state.close()
-    again = State(tmp_path / "state.db")
+    again = State(tmp_path / "state.db", print)
     assert again.numbers == {"bounces": {("postfix",): 1}}
     assert again.positions == {"log": {"a": "1"}}
     assert list(again.servers()) == [(("postfix", "mx"), (1.0, True))]
     again.close()
+
+
+Kept = tuple[object, ...]
+
+
+def written(path: Path) -> Kept:
+    """Write a state with some of everything, and return what it holds."""
+    state, counters, ledger = State(path, print), Counters(), Ledger(recording=True)
+    read = parser("postfix").reader()
+    for text in (LOGS / "postfix" / "relay.log").read_text().splitlines():
+        for entry in read(text):
+            counters.count(entry, ledger.facts(entry))
+    state.commit(counters.numbers(), {"log": {"0": "{}"}}, ledger.memory.servers(), ledger.memory.changes())
+    state.close()
+    return kept(path)
+
+
+def kept(path: Path) -> Kept:
+    """What a state holds."""
+    state, ledger = State(path, print), Ledger()
+    try:
+        ledger.memory.restore(state.servers(), state.messages())
+        return state.numbers, state.positions, ledger.memory.servers(), len(ledger.memory)
+    finally:
+        state.close()
+
+
+def test_a_damaged_byte_is_told_or_does_no_harm(tmp_path: Path) -> None:
+    good, damaged, chance = tmp_path / "good.db", tmp_path / "damaged.db", random.Random(1)
+    wanted = written(good)
+    content, told = good.read_bytes(), 0
+    cut = [content[:size] for size in chance.sample(range(1, len(content)), 40)]
+    cut += [
+        content[:place] + bytes([content[place] ^ 1 << chance.randrange(8)]) + content[place + 1 :]
+        for place in chance.sample(range(len(content)), 400)
+    ]
+    for each in cut:
+        damaged.write_bytes(each)
+        try:
+            found: object = kept(damaged)
+        except StateError as error:
+            found = str(error)
+        if isinstance(found, str):
+            assert re.fullmatch(rf"{damaged} cannot be read \(.+\); move it away to start afresh", found)
+            told += 1
+        else:
+            assert found == wanted
+        for beside in tmp_path.glob("damaged.db-*"):
+            beside.unlink()
+    assert told > 100
+
+
+def test_the_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE theirs (text)")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(StateError, match="it is the database of another program"):
+        State(path, print)
+    assert path.read_bytes() == before
+
+
+def test_a_state_of_the_version_before_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    wanted = written(path)
+    with sqlite3.connect(path) as database:
+        for table in ROWS:
+            database.execute(f"ALTER TABLE {table} DROP COLUMN crc")
+        database.execute("PRAGMA user_version = 1")
+    database.close()
+    assert kept(path) == wanted
+    assert kept(path) == wanted
+
+
+def test_a_state_without_bytes_is_said(tmp_path: Path) -> None:
+    log, state = tmp_path / "mail.log", tmp_path / "state.db"
+    log.write_text(line(1, "5.1.1", "bounced"))
+    state.touch()
+    with Exporter("--state", state, log) as exporter:
+        assert exporter.said[0] == (
+            f"bouncemeter: {state} has no bytes, so there is nothing to go on from: starting afresh"
+        )
+
+
+def test_from_start_with_a_saved_position_says_which_wins(tmp_path: Path) -> None:
+    log, state = tmp_path / "mail.log", tmp_path / "state.db"
+    log.write_text(line(1, "5.1.1", "bounced"))
+    sentence = f"bouncemeter: {log}: going on where the last run stopped, by {state};"
+    for runs in range(2):
+        with Exporter("--state", state, "--from-start", log) as exporter:
+            exporter.wait_for_value(BY_CLASS.format("5.1", "hard"), 1)
+        assert sum(each.startswith(sentence) for each in exporter.said) == runs
+
+
+def test_a_state_that_is_deleted_while_in_use_is_written_again(tmp_path: Path) -> None:
+    log, state = tmp_path / "mail.log", tmp_path / "own" / "state.db"
+    log.write_text(line(1, "5.1.1", "bounced") + line(2, "4.2.2", "deferred"))
+    with Exporter("--state", state, "--from-start", log) as exporter:
+        exporter.wait_for_value(BY_CLASS.format("5.1", "hard"), 1)
+        for each in state.parent.iterdir():
+            each.unlink()
+        state.parent.rmdir()
+        with log.open("a") as writer:
+            writer.write(line(3, "5.1.1", "bounced"))
+        exporter.wait_for_value(BY_CLASS.format("5.1", "hard"), 2)
+        assert exporter.said[-1] == f"bouncemeter: {state} was deleted while in use: it was written again"
+        assert state.stat().st_mode & 0o077 == 0
+    with Exporter("--state", state, log) as exporter:
+        assert exporter.value(BY_CLASS.format("5.1", "hard")) == 2
+        assert exporter.value(WAITING) == 1
 
 
 AS_NOBODY = """

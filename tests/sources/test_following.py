@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from bouncemeter.event import Event
-from bouncemeter_exporter.sources import files
+from bouncemeter_exporter.sources import file, files
 from bouncemeter_exporter.sources.files import FollowedFiles
 from bouncemeter_exporter.sources.source import Positions
 
@@ -40,6 +40,7 @@ class Follower:
         self.positions: Positions = {}
         self.counted: Counter[tuple[str, str]] = Counter()
         self._source: FollowedFiles | None = None
+        self._uncommitted: Lines = []
         FOLLOWERS.append(self)
 
     @property
@@ -59,18 +60,31 @@ class Follower:
         """Read until nothing is left, and commit it. Return all lines read so far."""
         quiet = 0
         while quiet < 3:
-            before = len(self.read)
-            for entries in self.source.poll():
-                for entry in entries:
-                    if isinstance(entry, Event) and entry.recipient is not None:
-                        self.read.append(int(entry.recipient[1:].partition("@")[0]))
-            quiet = 0 if len(self.read) > before else quiet + 1
+            quiet = 0 if self.turn() else quiet + 1
+        return self.commit()
+
+    def turn(self) -> int:
+        """Read once, without a commit. Return how many lines were read."""
+        found = [
+            int(entry.recipient[1:].partition("@")[0])
+            for entries in self.source.poll()
+            for entry in entries
+            if isinstance(entry, Event) and entry.recipient is not None
+        ]
+        self._uncommitted += found
+        return len(found)
+
+    def commit(self) -> Lines:
+        """Commit what was read. Return all lines read so far."""
+        self.read += self._uncommitted
+        self._uncommitted = []
         self.positions = dict(self.source.positions())
         self.counted = self.source.lines()
         return self.read
 
     def stop(self) -> None:
         """End the process; only what was committed last is kept."""
+        self._uncommitted = []
         if self._source is not None:
             self._source.close()
             self._source = None
@@ -430,10 +444,8 @@ def test_an_archive_half_read_at_a_crash_is_read_on_under_its_next_name(log: Pat
     write(log, *range(1, 20_000))
     rename(log)
     write(log, 20_000)
-    for entries in follower.source.poll():
-        follower.read += [int(each.recipient[1:].partition("@")[0]) for each in entries if each.recipient]
-    assert 1000 < len(follower.read) < 19_000
-    follower.positions = dict(follower.source.positions())
+    follower.turn()
+    assert 1000 < len(follower.commit()) < 19_000
     follower.stop()
     rename(log)
     compress(log.with_name("mail.log.2"))
@@ -470,43 +482,128 @@ def test_a_directory_of_thousands_of_files_is_followed(tmp_path: Path) -> None:
     assert follower.poll()[1502:] == [1502]
 
 
+def test_a_log_that_is_copied_and_truncated_while_its_predecessor_is_worked_off(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "TURN", 2000)
+    write(log, 0)
+    follower = Follower(log)
+    follower.poll()
+    follower.stop()
+    write(log, *range(1, 50))
+    copy_and_truncate(log)
+    write(log, *range(50, 60))
+    follower.turn()
+    copy_and_truncate(log)
+    write(log, 60)
+    follower.turn()
+    copy_and_truncate(log)
+    assert follower.poll() == list(range(61))
+
+
+def test_a_rotated_log_without_a_successor_costs_nothing_and_is_remembered(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file, "LINGER", 0.05)
+    write(log, 0)
+    follower = Follower(log)
+    follower.poll()
+    rename(log)
+    follower.poll()
+    follower.stop()
+    assert follower.poll() == [0]
+    time.sleep(0.1)
+    follower.poll()
+    assert list(follower.source.poll()) == []  # or the exporter would never wait
+    write(log, 1)
+    rename(log)
+    write(log, 2)
+    assert follower.poll() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("named", ["relative", "through a link"])
+@pytest.mark.parametrize("running", [True, False])
+def test_a_name_that_is_not_the_real_one_reads_each_rotated_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, *, running: bool
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    log = folder / "mail.log"
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    write(log, 0)
+    follower = Follower("mail.log" if named == "relative" else tmp_path / "link" / "mail.log")
+    follower.poll()
+    for number in range(1, 5):
+        write(log, number)
+        perform(follower, lambda: rotate(log, "rename, compress"), running=running)
+        follower.poll()
+        time.sleep(0.01)  # file times are only accurate to some milliseconds
+    write(log, 5)
+    assert follower.poll() == list(range(6))
+
+
+def test_a_directory_that_was_empty_at_the_first_start_is_read_whole_later(tmp_path: Path) -> None:
+    follower = Follower(tmp_path, from_start=False)
+    assert follower.poll() == []
+    follower.stop()
+    write(tmp_path / "mail.log", 1)
+    assert follower.poll() == [1]
+
+
+SCHEMES = [f"{how}{packed}" for how in ("rename", "copy") for packed in ("", ", compress", ", compress at once")]
+
+
 def rotate(log: Path, scheme: str) -> None:
-    """Rotate a log by a scheme: rename or copy, and compress the one before."""
+    """Rotate a log by a scheme: rename or copy, and compress the one before, or this one; create no other, perhaps."""
     if scheme.startswith("rename"):
         rename(log)
-        log.touch()
+        if "nocreate" not in scheme:
+            log.touch()
     else:
         copy_and_truncate(log)
-    second = log.with_name("mail.log.2")
-    if "compress" in scheme and second.exists():
-        compress(second)
+    packed = log.with_name("mail.log.1" if "at once" in scheme else "mail.log.2")
+    if "compress" in scheme and packed.exists():
+        compress(packed)
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("ROTATIONS", "40"))))
 @pytest.mark.parametrize("kind", ["file", "directory"])
-def test_whatever_happens_each_line_is_read_once(tmp_path: Path, kind: str, seed: int) -> None:
-    """Random writes, rotations of every kind, reads and restarts, several in a row while nobody reads."""
+def test_whatever_happens_each_line_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, seed: int
+) -> None:
+    """Random writes, rotations of every kind, and kills with or without a commit, several in a row while nobody reads,
+    and while a backlog is worked off."""
     chance = random.Random(seed)
+    monkeypatch.setattr(files, "TURN", chance.choice([300, 2000, 20_000, files.TURN]))
     log = tmp_path / "mail.log"
     follower = Follower(log if kind == "file" else tmp_path)
+    # In a followed directory, a copy is one more log: its lines would be read too.
+    scheme = chance.choice([*SCHEMES, "rename, nocreate"] if kind == "file" else ["rename", "rename, compress"])
     written = 0
     write(log, written)
     follower.poll()
-    # In a followed directory, a copy is one more log: its lines would be read too.
-    scheme = chance.choice(["rename", "rename, compress", *(["copy", "copy, compress"] if kind == "file" else [])])
-    for _ in range(40):
-        match chance.choice(["write", "write", "poll", "rotate", "restart"]):
+    for act in chance.choices(["write", "turn", "commit", "poll", "rotate", "kill"], [6, 8, 3, 1, 4, 2], k=60):
+        match act:
             case "write":
-                for _ in range(chance.choice([1, 3, 40])):
-                    written += 1
-                    write(log, written)
+                more = chance.choice([1, 3, 40])
+                write(log, *range(written + 1, written + more + 1))
+                written += more
+            case "turn":
+                for _ in range(chance.choice([1, 1, 6])):
+                    follower.turn()
+            case "commit":
+                follower.commit()
             case "poll":
                 follower.poll()
-                time.sleep(0.01)  # file times are only accurate to some milliseconds
-            case "restart":
+            case "kill":
                 follower.stop()
-            case "rotate" if log.stat().st_size or chance.random() < 0.3:
+            case "rotate" if log.exists() and (
+                log.stat().st_size or ("nocreate" not in scheme and chance.random() < 0.3)
+            ):
                 rotate(log, scheme)
+        if act in ("turn", "commit", "poll"):
+            time.sleep(0.01)  # file times are only accurate to some milliseconds
     follower.poll()
     follower.poll()
     follower.stop()

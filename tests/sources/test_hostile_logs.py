@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from bouncemeter.event import EnhancedCode, Event, Outcome
+from bouncemeter.knowledge.codes import catalogue
 from bouncemeter_exporter.counting import counters as counters_module
 from bouncemeter_exporter.counting import memory as memory_module
 from bouncemeter_exporter.counting.counters import Counters
@@ -21,6 +22,10 @@ GOOD = (
     "Nov  4 03:00:00 mx1 postfix/smtp[1]: 4A1B2C{number:04X}: to=<a@dest.example>, relay=mx.google.com[192.0.2.1]:25,"
     " delay=1, delays=0/0/0/1, dsn=5.1.1, status=bounced (host mx.google.com[192.0.2.1] said: 550 5.1.1 no)\n"
 )
+REASON_TEXTS = [
+    "spam", "blocked using zen.spamhaus.org", "mailbox full", "user unknown", "rate limit", "must issue STARTTLS",
+    "policy", "greylisted", "relay access denied", "message too large", "account disabled", "virus", "xyzzy",
+]  # fmt: skip
 BOUNCES = 'mail_bounces_by_class_total{class="5.1",kind="hard",mta="postfix"}'
 
 MEMORY = 130_000
@@ -129,25 +134,45 @@ def test_invented_codes_hosts_and_domains_make_no_series(tmp_path: Path) -> None
     assert counted == 40_000
 
 
-def test_bounces_beyond_the_limit_of_series_are_still_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters_module, "MAX_SERIES", 5)
-    counters, ledger = Counters(), Ledger()
-    for number in range(20):
+def test_one_hostile_server_takes_no_series_from_known_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server crosses all codes with all reasons; then Gmail refuses something for the first time."""
+    monkeypatch.setattr(counters_module, "MAX_SERIES", 1000)
+    monkeypatch.setattr(counters_module, "MAX_OTHER", 500)
+    counters, ledger, number = Counters(), Ledger(), 0
+
+    def refuse(code: str, text: str, relay: str) -> None:
+        nonlocal number
+        number += 1
         event = Event(
             mta="postfix",
             outcome=Outcome.BOUNCED,
-            code=EnhancedCode(5, 1, number),
+            code=EnhancedCode.parse(code),
             queue_id=f"A{number}",
             recipient="a@b.test",
-            text=f"550 5.1.{number} no",
+            relay=relay,
+            text=text,
         )
         counters.count(event, ledger.facts(event))
-    assert len(counters.bounces.values) <= 6
-    assert sum(counters.bounces.values.values()) == 20
-    folded = {labels: number for labels, number in counters.bounces.values.items() if labels[3] == "5.1.x"}
-    assert sum(folded.values()) >= counters.bounces.folded > 0
-    assert all(labels[4:] == ("other", "other") for labels in folded if labels[3] == "5.1.x" and labels[4] == "other")
-    assert counters.numbers()["folded"][("bounces",)] == counters.bounces.folded
+
+    codes = [code for each in catalogue() if (code := str(each.code)).startswith("5.")]
+    for code in codes:
+        for reason in REASON_TEXTS:
+            refuse(code, f"550 {code} {reason}", "mx.evil.test")
+    refuse("5.7.26", "550 5.7.26 not authenticated: SPF and DKIM", "gmail-smtp-in.l.google.com")
+    refuse("5.1.1", "550 5.1.1 user unknown", "mx.small.test")
+    values = counters.bounces.values
+    assert len(values) < 1000
+    assert sum(values.values()) == number
+    assert values["postfix", "hard", "5.7", "5.7.26", "authentication", "google"] == 1
+    assert {labels[3] for labels in values} == {*codes, "5.7.26"}  # codes are always told apart
+    assert counters.bounces.folded.keys() == {"other"}
+    again = Counters()
+    again.restore(counters.numbers())
+    assert again.bounces.folded == counters.bounces.folded
+    assert again.numbers() == counters.numbers()
+    for each in (counters, again):
+        each.bounces.add(("postfix", "hard", "5.7", "5.7.1", "new", "other"), None)
+    assert again.numbers()["bounces"] == counters.numbers()["bounces"]
 
 
 def test_the_number_of_remembered_servers_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

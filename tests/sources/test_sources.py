@@ -111,6 +111,20 @@ def test_a_real_journal_continues_at_its_cursor(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("journal")
+@pytest.mark.parametrize("words", [[], ["--from-start"]])
+def test_a_journal_without_entries_is_down_and_says_so(tmp_path: Path, words: list[str]) -> None:
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    with Exporter(*words, f"journal:{folder}") as exporter:
+        assert exporter.value(f'bouncemeter_source_up{{source="journal:{folder}"}}') == 0
+        assert [line for line in exporter.said if "no entries" in line] == [
+            f"bouncemeter: journal:{folder}: the journal has no entries"
+        ]
+        JournalFile(folder).write(message(1))
+        exporter.wait_for_value(f'bouncemeter_source_up{{source="journal:{folder}"}}', 1)
+
+
+@pytest.mark.needs("journal")
 def test_journalctl_is_restarted_when_it_ends(tmp_path: Path) -> None:
     folder = tmp_path / "journal"
     folder.mkdir()
@@ -212,7 +226,38 @@ def test_a_new_connection_replaces_an_old_one_at_the_limit() -> None:
         client.close()
 
 
-MESSAGE = st.binary(max_size=60).map(lambda text: b"<22>" + text.replace(b"\n", b" "))
+MESSAGE = st.binary(max_size=60).map(lambda text: b"<22>" + text.replace(b"\n", b" ").replace(b"\0", b"0"))
+
+
+@pytest.mark.parametrize(
+    ("stream", "found"),
+    [
+        (b"<22>a\n<22>b", [b"<22>a", b"<22>b"]),
+        (b"<22>a\0<22>b\0", [b"<22>a", b"<22>b"]),
+        (b"<22>a\0<22>b", [b"<22>a", b"<22>b"]),
+        (b"<22>a\0\0<22>b\n<22>c\0", [b"<22>a", b"<22>b\n<22>c"]),
+        (b"<22>a\0b\n<22>c\0<22>d\n", [b"<22>a\0b", b"<22>c\0<22>d"]),
+        (b"\0\0<22>a\n\0<22>b\n", [b"<22>a", b"<22>b"]),
+        (b"<22>a\0", [b"<22>a"]),
+        (b"5 <22>a6 <22>b", [b"<22>a"]),
+        (b"5 <22>a<22>b", [b"<22>a", b"<22>b"]),
+    ],
+)
+def test_what_ends_a_message(stream: bytes, found: list[bytes]) -> None:
+    whole, pieces = Frames(), Frames()
+    assert [each for each in [*whole.feed(stream), *whole.end()] if each] == found
+    cut = [each for place in range(len(stream)) for each in pieces.feed(stream[place : place + 1])]
+    assert [each for each in [*cut, *pieces.end()] if each] == found
+
+
+def test_a_last_message_without_an_end_counts_when_the_connection_is_closed() -> None:
+    port = free_port()
+    source = f"tcp:127.0.0.1:{port}"
+    with Exporter(source) as exporter:
+        for end in (b"", b"\0", b"\n"):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(f"<22>Nov  4 03:00:00 mx1 postfix/smtp[1]: {message(1)}".encode() + end)
+        exporter.wait_for_value(events(source), 3)
 
 
 @given(
