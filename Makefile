@@ -12,7 +12,7 @@ BIN = .venv/bin
 # Many tests wait for a server: more processes than cores.
 PYTEST = -m pytest -q -n $$(($(CORES) + 2)) --dist loadgroup
 
-.PHONY: help run quick test lint format bench fuzz golden docs grafana trial fleet demo clean
+.PHONY: help run quick test lint format bench fuzz golden docs site grafana trial fleet soak demo deb pyz image clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -49,12 +49,18 @@ fuzz: .venv/dev.stamp ## look for input that breaks a parser or a source, SECOND
 golden: .venv/dev.stamp ## write the golden files of tests/logs again
 	WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py
 
-docs: .venv/dev.stamp ## write docs/commands.md again
-	WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/test_docs.py -k reference
+docs: .venv/dev.stamp ## write the references in docs and the man page again
+	WRITE_DOCS=1 $(BIN)/python -m pytest -q tests/docs/test_references.py tests/packaging/test_man_page.py
+
+site: .venv/dev.stamp ## build the documentation's site in dist/site
+	$(BIN)/sphinx-build -q -W --keep-going docs dist/site
 
 grafana: .venv/dev.stamp ## write dashboards, provisioning and alerts again
 	$(BIN)/bouncemeter grafana export --dashboards-path /var/lib/grafana/dashboards grafana
 	$(BIN)/bouncemeter rules export --unit-tests grafana/alerts
+
+soak: .venv/dev.stamp ## write logs for SECONDS=600 at a steady rate, and compare what is counted
+	$(BIN)/python -m tests.bench.soak $(SECONDS)
 
 trial: .venv/dev.stamp ## try all alerts on WEEKS=2 of simulated servers of many kinds: half an hour or more
 	sh tests/servers/install
@@ -65,6 +71,17 @@ fleet: .venv/dev.stamp ## time the dashboards on a simulated fleet of ten export
 
 demo: .venv/dev.stamp ## serve a simulated day of mail with a Prometheus, to look at the dashboards
 	$(BIN)/python -m tests.grafana.day
+
+deb: | .venv/bin/python ## build dist/bouncemeter_VERSION_all.deb, for Debian 12 and later
+	@PYTHON=$(BIN)/python packaging/build-deb
+
+pyz: | .venv/bin/python ## build dist/bouncemeter.pyz, one file that any Python from 3.11 on runs
+	@PYTHON=$(BIN)/python packaging/build-pyz
+
+image: ## build the container image with podman, buildah or docker
+	@program=$$(command -v podman || command -v buildah || command -v docker) || \
+		{ echo "make image needs podman, buildah or docker"; exit 1; }; \
+		BUILDAH_FORMAT=docker $$program build --tag bouncemeter --file packaging/Containerfile $(ARGS) .
 
 clean: ## remove everything that make has made
 	rm -rf .venv .servers build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache \
