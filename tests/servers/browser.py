@@ -52,6 +52,7 @@ class Browser:
         self._program, self._folder = found.resolve(), folder
         root = next(each.parent for each in self._program.parents if each.name == "usr")  # "/", or where it is unpacked
         libraries = [f"{root}/{each}/{os.uname().machine}-linux-gnu" for each in ("usr/lib", "lib")]
+        libraries.append(f"{libraries[0]}/pulseaudio")
         fonts = folder / "fonts.conf"
         places = "".join(f"<dir>{each}</dir>" for each in ("/usr/share/fonts", f"{root}/usr/share/fonts"))
         fonts.write_text(f"<fontconfig>{places}<cachedir>{folder}/fonts</cachedir></fontconfig>")
