@@ -173,6 +173,24 @@ class Block:
         """All entries, in the order of the lines."""
         return iter(self.entries) if self.rows is None else self.rows.entries()
 
+    def by_period(self, length: float) -> Iterator[tuple[int | None, Block]]:
+        """The entries, cut into blocks wherever the time enters a later period of so many seconds. Each comes with the
+        number of its period since 1970 UTC; None if no entry so far has a time. An entry that is late stays with those
+        around it. Lines are not counted."""
+        if self.rows is None:
+            yield from ((at, Block(entries=part)) for at, part in _runs(self.entries, _periods(self.entries, length)))
+            return
+        reader, parsed = self.rows.reader, iter(self.rows.parsed)
+        stamp = reader.columns.stamp
+        times = {each: reader.stamps.seconds(each) for each in set(self.rows.texts(stamp)) - {""}}
+        known = {each: None if time is None else int(time // length) for each, time in times.items()}
+        others = (next(_periods(entries, length), None) for entries in self.rows.parsed)
+        periods = (known[row[stamp]] if row[stamp] else next(others) for row in self.rows.rows)
+        for at, rows in _runs(self.rows.rows, periods):
+            part = Rows(reader, rows, [next(parsed) for row in rows if not row[stamp]])
+            part.sort()
+            yield at, Block(part)
+
     def parse(self, read: Callable[[T], Sequence[Entry]], line: T) -> Sequence[Entry]:
         """Read and count one line. Returns its entries; none if it cannot be read."""
         try:
@@ -186,6 +204,25 @@ class Block:
                 self.events += 1
                 break
         return entries
+
+
+def _periods(entries: Iterable[Entry], length: float) -> Iterator[int | None]:
+    """The period of each entry."""
+    return (None if entry.time is None else int(entry.time // length) for entry in entries)
+
+
+def _runs(items: Iterable[T], periods: Iterable[int | None]) -> Iterator[tuple[int | None, list[T]]]:
+    """Items in runs of one period; what is earlier than an item before, or has no period, is of the run it is in."""
+    at, run = None, list[T]()
+    for item, period in zip(items, periods, strict=True):
+        if period is not None and (at is None or period > at):
+            if run:
+                yield at, run
+                run = []
+            at = period
+        run.append(item)
+    if run:
+        yield at, run
 
 
 def read_lines(lines: Iterable[str], read: Callable[[str], Sequence[Entry]]) -> Block:

@@ -17,6 +17,7 @@ import typer
 from bouncemeter import __version__
 
 from bouncemeter_exporter.cli import (
+    backfill,
     check,
     codes,
     explain,
@@ -42,7 +43,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     *(parse.parse, report.report, explain.explain, trace.trace, suppress.suppress, codes.codes),
-    *(check.check, serve.serve, service.service),
+    *(check.check, serve.serve, service.service, backfill.backfill),
 )
 for command in COMMANDS:
     app.command()(command)

@@ -91,23 +91,35 @@ class Logs:
         """
         with progress(sum(path.stat().st_size for path in self.paths if path), task) as advance:
             for path in self.paths:
-                try:
-                    yield from self._read_one(path, advance, about, on_unparsed)
-                except UnknownFormatError as error:
-                    if path is None or str(path) in self.named:
-                        raise
-                    self.say(str(error))
+                yield from self.read_file(path, advance, about, on_unparsed)
             for name in self.journals:
-                yield from self._read_texts(name, read_journal(name), time.time(), advance, about, on_unparsed)
+                yield from self.read_journal(name, advance, about, on_unparsed)
 
-    def _read_one(
-        self, path: Path | None, advance: Advance, about: Search, on_unparsed: OnUnparsed | None
+    def read_file(
+        self, path: Path | None, advance: Advance, about: Search = EVERYTHING, on_unparsed: OnUnparsed | None = None
     ) -> Iterator[tuple[LogReader, Block]]:
+        """Read one of the files, as `read` does.
+
+        Args:
+            path: The file; None is standard input.
+            advance: Called with the number of bytes just read.
+        """
         name = str(path) if path else "standard input"
         # No line of an old file is later than its last change, which gives the year.
         last_change = path.stat().st_mtime if path else time.time()
-        with closing(open_log(path, any_kind=True) if path else sys.stdin.buffer) as stream:
-            yield from self._read_texts(name, read_text(stream, name), last_change, advance, about, on_unparsed)
+        try:
+            with closing(open_log(path, any_kind=True) if path else sys.stdin.buffer) as stream:
+                yield from self._read_texts(name, read_text(stream, name), last_change, advance, about, on_unparsed)
+        except UnknownFormatError as error:
+            if path is None or str(path) in self.named:
+                raise
+            self.say(str(error))
+
+    def read_journal(
+        self, name: str, advance: Advance, about: Search = EVERYTHING, on_unparsed: OnUnparsed | None = None
+    ) -> Iterator[tuple[LogReader, Block]]:
+        """Read one of the journals; see `read_file`."""
+        yield from self._read_texts(name, read_journal(name), time.time(), advance, about, on_unparsed)
 
     def _read_texts(
         self,

@@ -17,7 +17,7 @@ from prometheus_client.utils import floatToGoString
 
 from bouncemeter_exporter.counting.counters import Exemplar, Labels
 
-__all__ = ["Family", "Sample", "exposition"]
+__all__ = ["Family", "Sample", "begin", "exposition", "head", "number_text"]
 
 
 class Sample(NamedTuple):
@@ -86,23 +86,28 @@ def exposition(families: Iterable[Family], *, openmetrics: bool) -> bytes:
     """Metric families in OpenMetrics, or in Prometheus' text format, which has no exemplars."""
     out = []
     for family in families:
-        name = family.name if openmetrics or family.kind != "counter" else f"{family.name}_total"
-        out.append(f"# HELP {name} {family.text}\n# TYPE {name} {family.kind}\n")
+        out.append(head(family, openmetrics=openmetrics))
         for suffix, names, labels, value, exemplar, counted in family.samples:
-            line = f"{_begin(family.name + suffix, names, labels)} {_number(value)}"
+            line = f"{begin(family.name + suffix, names, labels)} {number_text(value)}"
             if exemplar is not None and openmetrics:
-                line += f' # {{queue_id="{exemplar.queue_id}"}} {_number(counted)}'
+                line += f' # {{queue_id="{exemplar.queue_id}"}} {number_text(counted)}'
                 line += f" {exemplar.time}" if exemplar.time is not None else ""
             out.append(f"{line}\n")
     return ("".join(out) + ("# EOF\n" if openmetrics else "")).encode("utf-8")
 
 
-_number = lru_cache(maxsize=16_384)(floatToGoString)
+def head(family: Family, *, openmetrics: bool = True) -> str:
+    """The lines before a metric's first sample."""
+    name = family.name if openmetrics or family.kind != "counter" else f"{family.name}_total"
+    return f"# HELP {name} {family.text}\n# TYPE {name} {family.kind}\n"
+
+
+number_text = lru_cache(maxsize=16_384)(floatToGoString)
 
 
 @lru_cache(maxsize=65_536)
-def _begin(name: str, names: tuple[str, ...], labels: Labels) -> str:
-    """A line up to its value."""
+def begin(name: str, names: tuple[str, ...], labels: Labels) -> str:
+    """A series' line up to its value."""
     pairs = sorted(zip(names, labels, strict=True))
     text = ",".join(f'{key}="{_escaped(value)}"' for key, value in pairs)
     return f"{name}{{{text}}}" if text else name

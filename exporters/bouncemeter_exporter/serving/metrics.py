@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bouncemeter import __version__
+from bouncemeter.stamps import Clock
 from prometheus_client import Metric, ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -128,12 +129,17 @@ class MailCollector(Collector):
         snapshot: Returns the current snapshot.
         sources: The sources being read; each scrape asks for their size and whether they can be read.
         state_writable: Returns whether the state could be written; None if no state is kept.
+        clock: Supplies the current time.
     """
 
     def __init__(
-        self, snapshot: Callable[[], Snapshot], sources: Iterable[Source], state_writable: Callable[[], bool | None]
+        self,
+        snapshot: Callable[[], Snapshot],
+        sources: Iterable[Source],
+        state_writable: Callable[[], bool | None],
+        clock: Clock = time.time,
     ) -> None:
-        self._snapshot, self._sources, self._state_writable = snapshot, sources, state_writable
+        self._snapshot, self._sources, self._state_writable, self._clock = snapshot, sources, state_writable, clock
 
     def describe(self) -> Iterable[Metric]:
         """No families: the registry need not collect any to register this."""
@@ -172,7 +178,7 @@ class MailCollector(Collector):
         age = Family(
             "mail_deferred_oldest_seconds", "gauge", "Age of the oldest recipient that waits; 0 if none does.", ("mta",)
         )
-        now, oldest = time.time(), snapshot.oldest
+        now, oldest = self._clock(), snapshot.oldest
         for mta in sorted({labels[0] for labels in snapshot.counters["bounces_by_class"].values}):
             age.add((mta,), max(0.0, now - oldest[mta]) if mta in oldest else 0.0)
         yield age

@@ -14,7 +14,7 @@ from bouncemeter.plugin import BlockReader, Clock, LineReader, MessageIDReader, 
 from bouncemeter_exporter.sources.lines import SourceError, open_log, read_text
 from bouncemeter_exporter.sources.search import EVERYTHING, Search
 
-__all__ = ["SAMPLE", "LogReader", "ResultCounts", "UnknownFormatError", "oldest_first", "unlike"]
+__all__ = ["SAMPLE", "LogReader", "ResultCounts", "UnknownFormatError", "first_time", "oldest_first", "unlike"]
 
 SAMPLE = 2000
 SAMPLE_SIZE = 4_000_000
@@ -183,11 +183,16 @@ def oldest_first(paths: Sequence[Path], parser: Parser | None) -> list[Path]:
     Raises:
         SourceError: A file cannot be read.
     """
-    return sorted(paths, key=lambda path: (_first_time(path, parser), path.name)) if len(paths) > 1 else list(paths)
+    return sorted(paths, key=lambda path: (first_time(path, parser), path.name)) if len(paths) > 1 else list(paths)
 
 
-def _first_time(path: Path, parser: Parser | None) -> float:
-    """The time in a log's header, else the first in its beginning, else the time of the file's last change."""
+def first_time(path: Path, parser: Parser | None) -> float:
+    """When a log begins, in seconds since 1970 UTC: the time in its header, else the first in its beginning, else the
+    time of its last change.
+
+    Raises:
+        SourceError: The file cannot be read.
+    """
     stat = path.stat()
     last_change = stat.st_mtime
     if not S_ISREG(stat.st_mode):  # a pipe can be read once
