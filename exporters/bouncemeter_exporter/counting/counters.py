@@ -128,6 +128,10 @@ class Delays:
     total: float = 0.0
     exemplars: dict[int, tuple[Exemplar, float]] = field(default_factory=dict)
 
+    def copy(self) -> Delays:
+        """The same numbers, which do not change any more."""
+        return Delays(list(self.counts), self.total, dict(self.exemplars))
+
     def add(self, seconds: float, exemplar: Exemplar | None) -> None:
         """Count one delay."""
         bucket = bisect_left(DELAY_BUCKETS, seconds)

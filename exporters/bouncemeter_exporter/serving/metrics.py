@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from bouncemeter_exporter.counting.recent import Day
 from bouncemeter_exporter.serving.exposition import Family, Sample
 from bouncemeter_exporter.sources.source import Source
 
-__all__ = ["MailCollector", "Snapshot", "process_families", "take_snapshot"]
+__all__ = ["MailCollector", "Snapshot", "oldest_family", "process_families", "take_snapshot"]
 
 _COUNTERS = {
     "bounces": "Recipients that bounced: soft at the first deferral, hard when refused for good.",
@@ -97,7 +96,7 @@ def take_snapshot(counters: Counters, memory: Memory, sources: Iterable[Source],
         folded.update(each.folded)
     return Snapshot(
         counters={name: Counted(each.names, numbers[name], dict(each.exemplars)) for name, each in kinds.items()},
-        delays=deepcopy(counters.delays),
+        delays={labels: each.copy() for labels, each in counters.delays.items()},
         last_event=dict(counters.last_event),
         lines={labels: number for labels, number in numbers["lines"].items() if labels[0] in names},
         offsets={source.name: source.offset for source in sources},
@@ -175,13 +174,7 @@ class MailCollector(Collector):
         for labels, number in sorted(snapshot.waiting.items()):
             family.add(labels, number)
         yield family
-        age = Family(
-            "mail_deferred_oldest_seconds", "gauge", "Age of the oldest recipient that waits; 0 if none does.", ("mta",)
-        )
-        now, oldest = self._clock(), snapshot.oldest
-        for mta in sorted({labels[0] for labels in snapshot.counters["bounces_by_class"].values}):
-            age.add((mta,), max(0.0, now - oldest[mta]) if mta in oldest else 0.0)
-        yield age
+        yield oldest_family(snapshot, self._clock())
 
     def _sources_read(self, snapshot: Snapshot) -> Iterator[Family]:
         lines = Family(
@@ -247,6 +240,17 @@ class MailCollector(Collector):
         build = Family("bouncemeter_build_info", "gauge", "The version that runs.", ("version",))
         build.add((__version__,), 1)
         yield build
+
+
+def oldest_family(snapshot: Snapshot, now: float) -> Family:
+    """The one metric that changes while nothing happens."""
+    age = Family(
+        "mail_deferred_oldest_seconds", "gauge", "Age of the oldest recipient that waits; 0 if none does.", ("mta",)
+    )
+    oldest = snapshot.oldest
+    for mta in sorted({labels[0] for labels in snapshot.counters["bounces_by_class"].values}):
+        age.add((mta,), max(0.0, now - oldest[mta]) if mta in oldest else 0.0)
+    return age
 
 
 _PROCESS = ProcessCollector(registry=None)
