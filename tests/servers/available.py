@@ -25,6 +25,7 @@ _PRESENT: dict[str, Callable[[], bool]] = {
     "pflogsumm": lambda: program("pflogsumm") is not None,
     "eximstats": lambda: program("eximstats") is not None,
     "chromium": lambda: program("chromium") is not None,
+    "victoria-metrics": lambda: program("victoria-metrics") is not None,
     "rsyslog": lambda: program("rsyslogd") is not None,
     "alertmanager": lambda: program("prometheus-alertmanager", "alertmanager") is not None,
     "prometheus": lambda: program("prometheus") is not None and program("promtool") is not None,

@@ -33,10 +33,10 @@ def free_port() -> int:
     raise OSError("no port is free")
 
 
-def is_ready(port: int) -> bool:
-    """Whether a server on a port of 127.0.0.1 says at `/-/ready` that it is."""
+def is_ready(port: int, path: str = "/-/ready") -> bool:
+    """Whether a server on a port of 127.0.0.1 says at a path that it is ready."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False

@@ -7,6 +7,7 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,13 @@ class Prometheus:
         target: The exporter's port.
         interval: How often it scrapes.
         more: Further lines of the scrape configuration.
+        flags: Further arguments.
     """
 
-    def __init__(self, base: Path, target: int, interval: str = "1s", more: str = "") -> None:
-        self.base, self.port = base, free_port()
+    def __init__(
+        self, base: Path, target: int, interval: str = "1s", more: str = "", flags: Sequence[str] = ()
+    ) -> None:
+        self.base, self.port, self._flags = base, free_port(), flags
         (base / "prometheus.yml").write_text(CONFIG.format(target=target, interval=interval) + more)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -47,6 +51,7 @@ class Prometheus:
                 f"--web.listen-address=127.0.0.1:{self.port}",
                 "--enable-feature=exemplar-storage",
                 "--log.level=error",
+                *self._flags,
             ]
         )
         with stopping_on_failure(self):  # it accepts connections some time before
