@@ -26,6 +26,7 @@ _PRESENT: dict[str, Callable[[], bool]] = {
     "eximstats": lambda: program("eximstats") is not None,
     "chromium": lambda: program("chromium") is not None,
     "victoria-metrics": lambda: program("victoria-metrics") is not None,
+    "node exporter": lambda: program("prometheus-node-exporter") is not None,
     "rsyslog": lambda: program("rsyslogd") is not None,
     "alertmanager": lambda: program("prometheus-alertmanager", "alertmanager") is not None,
     "prometheus": lambda: program("prometheus") is not None and program("promtool") is not None,

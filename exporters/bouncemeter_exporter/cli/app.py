@@ -28,6 +28,7 @@ from bouncemeter_exporter.cli import (
     serve,
     service,
     suppress,
+    textfile,
     trace,
 )
 from bouncemeter_exporter.cli.options import FAILURE, say
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     *(parse.parse, report.report, explain.explain, trace.trace, suppress.suppress, codes.codes),
-    *(check.check, serve.serve, service.service, backfill.backfill),
+    *(check.check, serve.serve, service.service, textfile.textfile, backfill.backfill),
 )
 for command in COMMANDS:
     app.command()(command)

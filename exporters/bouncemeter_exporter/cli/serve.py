@@ -12,23 +12,46 @@ import typer
 
 from bouncemeter_exporter.cli.options import FormatOf, collect_garbage_seldom, fail, say
 
-__all__ = ["serve"]
+__all__ = ["FollowedConfig", "FromStart", "NoState", "Sources", "StateFile", "serve"]
+
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SOURCE",
+        help="Files, FIFOs, directories, glob patterns; - for standard input; journal:, journal:UNIT,"
+        " journal:FIELD=VALUE or journal:/DIRECTORY for the systemd journal; udp:HOST:PORT, tcp:HOST:PORT,"
+        " unix:/PATH or unix-stream:/PATH to listen for syslog. Without one, this machine's own mail log.",
+    ),
+]
+FollowedConfig = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; flags override the file.")
+]
+StateFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--state",
+        metavar="FILE",
+        help="File that keeps positions, counts and messages across restarts.",
+        show_default="state.db in $STATE_DIRECTORY, /var/lib/bouncemeter (root), ~/.local/state/bouncemeter, or on"
+        " Windows %PROGRAMDATA%\\bouncemeter",
+    ),
+]
+NoState = Annotated[bool, typer.Option("--no-state", help="Keep no state: start afresh every time.")]
+FromStart = Annotated[
+    bool | None,
+    typer.Option(
+        "--from-start/--from-end",
+        help="Read a file without a saved position from its start.",
+        show_default="from its end",
+    ),
+]
 
 
 def serve(
     *,
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SOURCE",
-            help="Files, FIFOs, directories, glob patterns; - for standard input; journal:, journal:UNIT,"
-            " journal:FIELD=VALUE or journal:/DIRECTORY for the systemd journal; udp:HOST:PORT, tcp:HOST:PORT,"
-            " unix:/PATH or unix-stream:/PATH to listen for syslog. Without one, this machine's own mail log.",
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; flags override the file.")
-    ] = None,
+    sources: Sources = None,
+    config: FollowedConfig = None,
     listen_address: Annotated[
         str | None,
         typer.Option("--web.listen-address", metavar="HOST:PORT", help="Where to listen.", show_default=":19525"),
@@ -54,25 +77,9 @@ def serve(
             show_default="not shown",
         ),
     ] = None,
-    state: Annotated[
-        Path | None,
-        typer.Option(
-            "--state",
-            metavar="FILE",
-            help="File that keeps positions, counts and messages across restarts.",
-            show_default="state.db in $STATE_DIRECTORY, /var/lib/bouncemeter (root), ~/.local/state/bouncemeter, or on"
-            " Windows %PROGRAMDATA%\\bouncemeter",
-        ),
-    ] = None,
-    no_state: Annotated[bool, typer.Option("--no-state", help="Keep no state: start afresh every time.")] = False,
-    from_start: Annotated[
-        bool | None,
-        typer.Option(
-            "--from-start/--from-end",
-            help="Read a file without a saved position from its start.",
-            show_default="from its end",
-        ),
-    ] = None,
+    state: StateFile = None,
+    no_state: NoState = False,
+    from_start: FromStart = None,
     format_of: FormatOf = None,
     ledger_max_age: Annotated[
         str | None,

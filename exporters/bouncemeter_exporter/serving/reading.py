@@ -138,7 +138,11 @@ class Reading:
             self._read_for_ever()
         finally:
             self._close()
-        self._say("Stopped.")
+        self._tell("Stopped.")
+
+    def _tell(self, sentence: str) -> None:
+        """Say what goes on as it should."""
+        self._say(sentence)
 
     def _begin(self) -> None:
         """Do what must be done before reading begins."""
@@ -174,7 +178,7 @@ class Reading:
                 if not self._caught_up.is_set():
                     self._caught_up.set()
                     self._counters.catching_up = False
-                    self._say(self._summary())
+                    self._tell(self._summary())
                 self._turned()
                 self._wait()
             else:
