@@ -59,6 +59,39 @@ def test_promtool_accepts_the_rules_and_their_own_tests_pass(tmp_path: Path) -> 
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_fleet_s_numbers_are_the_sum_of_its_servers_that_send_mail_out(tmp_path: Path) -> None:
+    """A counter that is born late counts; the hub inside, whose mail the edge counts again, does not."""
+    (tmp_path / FILE).write_text(as_prometheus(rules({}, fleet=True)))
+    subprocess.run(["promtool", "check", "rules", tmp_path / FILE], check=True)
+    bounced = 'mta="postfix", kind="hard", class="5.1", code="5.1.1", reason="user_unknown", provider="google"'
+    known = 'mail_bounces_by_class_total{{{}, mta="postfix", kind="hard", class="5.1"}}'
+    targets = {name: f'job="bouncemeter", instance="{name}:19525", role="{role}"' for name, role in SERVERS.items()}
+    series = []
+    for name, target in targets.items():
+        begin = "_x20 3x40" if name == "edge2" else "0x9 2x51"  # edge2's counter is born after 20 minutes
+        series.append({"series": f"mail_bounces_total{{{target}, {bounced}}}", "values": begin})
+        series.append({"series": known.format(target), "values": "0x60"})
+        series.append({"series": f'mail_deferred_oldest_seconds{{{target}, mta="postfix"}}', "values": "5x60"})
+    role = 'job="bouncemeter", role="edge"'
+    asked = [
+        {
+            "expr": "sum_over_time(fleet:mail_bounces:increase5m[1h])",
+            "eval_time": "1h",
+            "exp_samples": [{"labels": f"{{{role}, {bounced}}}", "value": 5}],
+        },
+        {"expr": "count(fleet:mail_deferred_oldest_seconds:max)", "eval_time": "1h", "exp_samples": [TWO_ROLES]},
+    ]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": asked}
+    content = {"rule_files": [FILE], "evaluation_interval": "5m", "tests": [test]}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(content))
+    done = subprocess.run(["promtool", "test", "rules", tmp_path / "test.yml"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+SERVERS = {"edge1": "edge", "edge2": "edge", "hub": "internal"}
+TWO_ROLES = {"labels": "{}", "value": 2}
+
+
 def test_kubernetes_gets_the_same_rules() -> None:
     resource = yaml.safe_load(as_kubernetes(rules({})))
     assert (resource["apiVersion"], resource["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")

@@ -26,6 +26,9 @@ def rules_export(
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="Write a PrometheusRule for the Prometheus operator instead.")
     ] = False,
+    fleet: Annotated[
+        bool, typer.Option("--fleet", help="Also record the numbers of all servers together, for a Prometheus of many.")
+    ] = False,
     unit_tests: Annotated[
         bool, typer.Option("--unit-tests", help="Also write tests/bouncemeter.test.yml, for promtool test rules.")
     ] = False,
@@ -46,6 +49,7 @@ def rules_export(
         grafana_url=checked_url(grafana_url, "--grafana-url"),
         runbook_url=checked_url(runbook_url, "--runbook-url"),
         exporter_url=checked_url(exporter_url, "--exporter-url") if exporter_url else "",
+        fleet=fleet,
     )
     files = {rules.KUBERNETES: rules.as_kubernetes(found)}
     if not kubernetes:

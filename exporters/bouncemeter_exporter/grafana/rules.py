@@ -95,7 +95,12 @@ def with_defaults(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def rules(
-    values: Mapping[str, float], *, grafana_url: str = GRAFANA, runbook_url: str = RUNBOOK, exporter_url: str = ""
+    values: Mapping[str, float],
+    *,
+    grafana_url: str = GRAFANA,
+    runbook_url: str = RUNBOOK,
+    exporter_url: str = "",
+    fleet: bool = False,
 ) -> Rules:
     """All rules, recording rules first.
 
@@ -104,6 +109,7 @@ def rules(
         grafana_url: The URL of Grafana, for links.
         runbook_url: The page that says what to do about each alert.
         exporter_url: The URL of the exporter's own pages, for links to messages; without one, there are none.
+        fleet: Also record the numbers of all servers together.
     """
     known = with_defaults(values)
 
@@ -117,6 +123,8 @@ def rules(
         *({"record": each["name"], "expr": filled(each["expr"])} for each in _table()["record"]),
         *births(counters),
     ]
+    if fleet:  # after the increases of the same interval, which they sum up
+        found += [{"record": each["name"], "expr": each["expr"], "interval": "5m"} for each in _table()["fleet"]]
     found += signal_rules(signals)
     found += [{**rule, "interval": f"{BASELINE_INTERVAL}m"} for rule in baselines(signals)]
     for each in _table()["alert"]:
