@@ -1,0 +1,1 @@
+"""Archives of events for other programs: Arrow, Parquet and Spark."""
