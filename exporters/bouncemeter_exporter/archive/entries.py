@@ -17,7 +17,7 @@ from bouncemeter.event import EnhancedCode, Entry, Event, Outcome, Stage, Step, 
 from bouncemeter_exporter.archive.columns import EVENT, TIME, Row, plain
 from bouncemeter_exporter.records import Redactor, values
 
-__all__ = ["ENTRY", "NEEDED", "ORDER", "SERVER", "Rows", "entries_of"]
+__all__ = ["ENTRY", "NEEDED", "ORDER", "SERVER", "Rows", "code_of", "entries_of"]
 
 SERVER = ("mta", "server")
 """The columns that name a ledger."""
@@ -122,7 +122,7 @@ def entries_of(batch: pa.RecordBatch) -> Iterator[tuple[str | None, Entry]]:
     for kind, server, step, event in zip(columns["entry"], columns["server"], steps, events, strict=True):
         if kind == "event":
             made = Event(*event)
-            made.outcome, made.code = Outcome(made.outcome), _code(event[2])
+            made.outcome, made.code = Outcome(made.outcome), code_of(event[2])
             made.stage = None if made.stage is None else Stage(made.stage)
             yield server, made
         else:
@@ -130,7 +130,8 @@ def entries_of(batch: pa.RecordBatch) -> Iterator[tuple[str | None, Entry]]:
 
 
 @lru_cache(maxsize=4096)
-def _code(text: str) -> EnhancedCode:
+def code_of(text: str) -> EnhancedCode:
+    """The code that a column has as text."""
     return EnhancedCode(*map(int, text.split(".")))
 
 
