@@ -9,7 +9,7 @@ import json
 import sys
 
 from bouncemeter_exporter.archive.fleet import report
-from bouncemeter_exporter.archive.spark import recipients, register
+from bouncemeter_exporter.archive.spark import recipients
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 
@@ -20,7 +20,6 @@ def main() -> None:
     spark = SparkSession.builder.appName("bouncemeter").getOrCreate()
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     spark.conf.set("spark.sql.sources.partitionOverwriteMode", "dynamic")  # only the days that are read
-    register(spark)
     found = spark.read.format("bouncemeter").option("entries", "true").load(logs)
     by_day = found.withColumn("day", F.to_date("time"))
     by_day.write.mode("overwrite").partitionBy("day").parquet(f"{folder}/entries")

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from bouncemeter_exporter.archive.files import write_arrow, write_parquet
 from bouncemeter_exporter.archive.whole import whole_file
 from pyarrow import parquet
 
-from tests.conftest import LOGS, Run
+from tests.conftest import LOGS, ROOT, Run
 
 PARSE = [sys.executable, "-m", "bouncemeter_exporter", "parse"]
 
@@ -128,6 +129,15 @@ def test_json_can_be_written_to_a_file(bouncemeter: Run, parse: Parse, tmp_path:
     log = LOGS / "postfix" / "relay.log"
     assert bouncemeter("parse", "--output", tmp_path / "events.jsonl", log).stdout == ""
     assert [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()] == parse(log)
+
+
+def test_the_page_reads_its_own_file(bouncemeter: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "archive.md").read_text()
+    (command,) = re.findall(r"^bouncemeter (parse .*)$", page, flags=re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    bouncemeter(*command.replace("/var/log/mail.log", str(LOGS / "postfix" / "relay.log")).split())
+    (block,) = re.findall(r"^```python\n(import duckdb.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    exec(block)
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator
@@ -42,7 +43,6 @@ def spark() -> Iterator[SparkSession]:
         .config("spark.executorEnv.TZ", "UTC")
         .getOrCreate()
     )
-    register(made)
     yield made
     made.stop()
 
@@ -136,6 +136,11 @@ def test_a_fleet_counts_as_its_servers_do(spark: SparkSession, fleet: Path, repo
     found.unpersist()
 
 
+def test_a_session_can_be_told_of_the_format(spark: SparkSession) -> None:
+    register(spark)
+    assert load(spark, LOGS / "exim" / "relay.log").columns == EVENT.names
+
+
 def test_a_log_without_hosts_gets_the_one_that_is_named(spark: SparkSession, fleet: Path) -> None:
     found = load(spark, fleet / "exim4" / "mainlog", entries="true", host="mx4")
     assert [row["server"] for row in found.select("server").distinct().collect()] == ["mx4"]
@@ -222,7 +227,18 @@ def test_what_cannot_be_counted_is_refused(spark: SparkSession, tmp_path: Path) 
         events(lines, redact_key=b"abc")
 
 
-# --- the example ----------------------------------------------------------------------------------------------------
+# --- the page and its example ---------------------------------------------------------------------------------------
+
+
+def test_the_examples_of_the_page_run(
+    spark: SparkSession, fleet: Path, capsys: pytest.CaptureFixture[str], report: Report
+) -> None:
+    page = (ROOT / "docs" / "archive.md").read_text()
+    names: dict[str, Any] = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL):
+        if "duckdb" not in block:
+            exec(block.replace("/archive/", f"{fleet}/"), names)
+    assert capsys.readouterr().out.splitlines()[-1] == str(report(f"{fleet}/*/mail*")["bounces"])
 
 
 def test_the_example_writes_a_table_by_day_and_the_report(

@@ -11,7 +11,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tests.bench.traffic import day
 
@@ -33,23 +35,21 @@ def main(lines: int) -> None:
         print("|--:|---|--:|--:|--:|--:|", flush=True)
         for tasks in (1, 2, 4):
             command = [sys.executable, "-m", "tests.bench.spark", str(lines), str(tasks), name]
-            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+            subprocess.run(command, check=True, env={**os.environ, "TZ": "UTC"})
 
 
 def measure(lines: int, tasks: int, folder: str) -> None:
     """Print the rows of one number of tasks."""
+    from bouncemeter_exporter.archive.spark import recipients
     from pyspark.sql import SparkSession
 
-    from bouncemeter_exporter.archive.spark import recipients, register
-
-    settings = {
+    settings: dict[str, Any] = {
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": str(SERVERS),
         "spark.driver.memory": "2g",
     }
     spark = SparkSession.builder.master(f"local[{tasks}]").config(map=settings).getOrCreate()
-    register(spark)
 
     def load(pattern: str) -> None:
         entries = spark.read.format("bouncemeter").option("entries", "true").load(f"{folder}/{pattern}")
@@ -74,30 +74,36 @@ def measure(lines: int, tasks: int, folder: str) -> None:
     spark.stop()
 
 
-def descendants(pid: int) -> Iterator[int]:
-    """A process, and those that it started."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from descendants(int(child))
+def processes() -> Iterator[Path]:
+    """The folders below /proc of this process, and of those that it started."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    for pid in parents:
+        above = pid
+        while above in parents and above != os.getpid():
+            above = parents[above]
+        if above == os.getpid():
+            yield Path(f"/proc/{pid}")
 
 
 def cpu_seconds() -> float:
     """What all processes have used, those that ended too."""
     ticks = 0
-    for pid in descendants(os.getpid()):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += sum(map(int, fields[11:15]))
+    for folder in processes():
+        with suppress(OSError):
+            ticks += sum(map(int, (folder / "stat").read_text().rpartition(")")[2].split()[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def peak_of_workers() -> float:
     """The peak memory of the largest Python worker, in megabytes."""
     peaks = [0]
-    for pid in descendants(os.getpid()):
-        if b"pyspark.daemon" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            status = Path(f"/proc/{pid}/status").read_text()
-            peaks.append(int(status.partition("VmHWM:")[2].split()[0]))
+    for folder in processes():
+        with suppress(OSError):
+            if b"pyspark.daemon" in (folder / "cmdline").read_bytes():
+                peaks.append(int((folder / "status").read_text().partition("VmHWM:")[2].split()[0]))
     return max(peaks) / 1024
 
 

@@ -11,12 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["EVENT", "LENGTH", "TIME", "WORD", "Row", "batch", "batches", "plain"]
+__all__ = ["EVENT", "LENGTH", "SHORT", "TIME", "WORD", "Row", "batch", "batches", "plain"]
 
 Row = tuple[Any, ...]
 
 LENGTH = 65_536
 """Events in a batch, and in a row group of a Parquet file."""
+
+SHORT = 10_000
+"""Rows in a batch for Spark: what it takes by default."""
 
 SIZE = 33_554_432
 """Characters of replies in a batch, after which it ends: remote servers may write long ones."""

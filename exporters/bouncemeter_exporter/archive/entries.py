@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import chain
-from typing import Any
 
 import pyarrow as pa
 from bouncemeter.event import EnhancedCode, Entry, Event, Outcome, Stage, Step, StepKind
@@ -53,8 +51,7 @@ ENTRY = pa.schema(
   the entry's number in the part.
 """
 
-_PLACES = {name: place for place, name in enumerate(EVENT.names)}
-_STEP = tuple(_PLACES[name] for name in ("time", "mta", "host", "queue_id", "recipient", "sender"))
+_NOTHING = (None,) * len(EVENT)
 
 
 class Rows:
@@ -102,11 +99,10 @@ class Rows:
             found = values(entry, self._hidden).values()
             return ("event", *found, None, None, None, entry.identity, entry.passed_to, entry.forwarded)
         shown = entry if self._hidden is None else self._hidden.entry(entry)
-        row: list[Any] = [None] * len(_PLACES)
-        known = (entry.time, entry.mta, entry.host, entry.queue_id, shown.recipient, shown.sender)
-        for place, value in zip(_STEP, known, strict=True):
-            row[place] = value
-        return (str(entry.what), *row, entry.peer, entry.related, shown.account, entry.identity, None, None)
+        return (
+            *(entry.what, entry.time, entry.mta, entry.host, *_NOTHING[:7], entry.queue_id, shown.recipient, None),
+            *(shown.sender, *_NOTHING[:4], entry.peer, entry.related, shown.account, entry.identity, None, None),
+        )
 
 
 def entries_of(batch: pa.RecordBatch) -> Iterator[tuple[str | None, Entry]]:
@@ -115,18 +111,18 @@ def entries_of(batch: pa.RecordBatch) -> Iterator[tuple[str | None, Entry]]:
     Args:
         batch: With the columns of `ENTRY`, in any order.
     """
-    columns = {name: batch.column(name).to_pylist() for name in batch.schema.names if name not in ("time", "at")}
+    columns = {name: batch.column(name).to_pylist() for name in _FIELDS if name != "time"}
     columns["time"] = [None if each is None else each / 1e6 for each in batch.column("time").cast("int64").to_pylist()]
     steps = zip(*(columns[name] for name in _OF_STEP), strict=True)
     events = zip(*(columns[name] for name in _OF_EVENT), strict=True)
     for kind, server, step, event in zip(columns["entry"], columns["server"], steps, events, strict=True):
         if kind == "event":
             made = Event(*event)
-            made.outcome, made.code = Outcome(made.outcome), code_of(event[2])
+            made.outcome, made.code = _OUTCOMES[event[1]], code_of(event[2])
             made.stage = None if made.stage is None else Stage(made.stage)
             yield server, made
         else:
-            yield server, Step(StepKind(kind), *step)
+            yield server, Step(_STEPS[kind], *step)
 
 
 @lru_cache(maxsize=4096)
@@ -140,5 +136,9 @@ _OF_EVENT = (
     *("mta", "outcome", "code", "time", "server", "reply_code", "queue_id", "recipient", "original_recipient"),
     *("sender", "relay", "delay", "text", "stage", "passed_to", "forwarded", "identity"),
 )
-NEEDED = tuple(dict.fromkeys(chain(("entry",), SERVER, _OF_EVENT, _OF_STEP, ORDER)))
+_FIELDS = tuple(dict.fromkeys(("entry", *SERVER, *_OF_EVENT, *_OF_STEP)))
+_OUTCOMES = {each.value: each for each in Outcome}
+_STEPS = {each.value: each for each in StepKind}
+
+NEEDED = (*_FIELDS, *ORDER)
 """The columns that `entries_of` needs, and those that put the rows in order."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 import pyarrow as pa
 from bouncemeter.event import Event, Outcome, undefined_code
 
-from bouncemeter_exporter.archive.columns import EVENT, LENGTH, Row, batches, plain
+from bouncemeter_exporter.archive.columns import EVENT, SHORT, Row, batches, plain
 from bouncemeter_exporter.archive.entries import entries_of
 from bouncemeter_exporter.counting.ledger import Ledger
 from bouncemeter_exporter.records import Record, Redactor, values
@@ -36,7 +35,7 @@ def facts(rows: Iterable[pa.RecordBatch], hidden: Redactor | None = None) -> Ite
         rows: Entries, ordered by server and place.
         hidden: What hides addresses in the facts.
     """
-    return batches(_facts(rows, hidden), FACT, LENGTH)
+    return batches(_facts(rows, hidden), FACT, SHORT)
 
 
 def _facts(rows: Iterable[pa.RecordBatch], hidden: Redactor | None) -> Iterator[Row]:
@@ -47,10 +46,8 @@ def _facts(rows: Iterable[pa.RecordBatch], hidden: Redactor | None) -> Iterator[
                 yield from _waiting(ledger, hidden)
                 ledger, current = Ledger(senders=True), (entry.mta, server)
             for fact in ledger.facts(entry):
-                event = replace(fact.event, outcome=fact.outcome, delay=fact.delay)
-                event.sender = fact.sender or event.sender
-                more = {"kind": fact.bounce, "provider": fact.provider}
-                yield _row(fact.kind, event, more, fact.account, hidden, first=fact.first)
+                more = {"outcome": fact.outcome, "kind": fact.bounce, "provider": fact.provider, "delay": fact.delay}
+                yield _row(fact.kind, fact.event, more, fact.sender, fact.account, hidden, first=fact.first)
     yield from _waiting(ledger, hidden)
 
 
@@ -61,15 +58,26 @@ def _waiting(ledger: Ledger, hidden: Redactor | None) -> Iterator[Row]:
         for key, each in message.waiting():
             recipient, _, rest = key.partition("\n")
             code = each.code or undefined_code(Outcome.DEFERRED, None)
-            event = Event(mta, Outcome.DEFERRED, code, each.since, host, queue_id=queue_id, sender=message.sender)
+            event = Event(mta, Outcome.DEFERRED, code, each.since, host, queue_id=queue_id)
             event.recipient, event.original_recipient = recipient or None, rest.partition("\n")[0] or None
             more = {"kind": None, "reason": None, "provider": each.provider}
-            yield _row(WAITING, event, more, message.account, hidden)
+            yield _row(WAITING, event, more, message.sender, message.account, hidden)
 
 
 def _row(
-    kind: str, event: Event, more: Record, account: str | None, hidden: Redactor | None, *, first: bool = False
+    kind: str,
+    event: Event,
+    more: Record,
+    sender: str | None,
+    account: str | None,
+    hidden: Redactor | None,
+    *,
+    first: bool = False,
 ) -> Row:
-    if hidden is not None and account is not None:
-        account = hidden.address(account)
-    return (str(kind), *(values(event, hidden) | more).values(), account, first)
+    """The row of a fact, with the values of its event but for some."""
+    found = values(event, hidden)
+    found.update(more)
+    if hidden is not None:
+        sender, account = (None if each is None else hidden.address(each) for each in (sender, account))
+    found["sender"] = found["sender"] if sender is None else sender
+    return (kind, *found.values(), account, first)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -25,7 +26,7 @@ from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
-from bouncemeter_exporter.archive.columns import EVENT, Row, batches, plain
+from bouncemeter_exporter.archive.columns import EVENT, SHORT, Row, batches, plain
 from bouncemeter_exporter.archive.entries import ENTRY, NEEDED, ORDER, SERVER, Rows
 from bouncemeter_exporter.archive.facts import FACT, facts
 from bouncemeter_exporter.archive.logs import PART, Part, find, read
@@ -34,9 +35,6 @@ from bouncemeter_exporter.sources.lines import Lines, SourceError
 from bouncemeter_exporter.sources.log import LogReader, UnknownFormatError
 
 __all__ = ["BouncemeterSource", "LineOptions", "entries", "events", "recipients", "register"]
-
-LENGTH = 10_000
-"""Rows in a batch: what Spark itself takes by default."""
 
 _EVENT = plain(EVENT)
 _ENTRY_PLACES = slice(1, 1 + len(_EVENT))
@@ -52,6 +50,12 @@ def _schema(columns: pa.Schema) -> StructType:
     return from_arrow_schema(columns, prefer_timestamp_ntz=False)
 
 
+def _collect_garbage_seldom() -> None:
+    """Reading and counting create no reference cycles; a worker need not look for them all the time."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
+
 def _say(sentence: str) -> None:
     """Write a sentence into the log of a worker or of the driver."""
     sys.stderr.write(f"bouncemeter: {sentence}\n")
@@ -59,9 +63,10 @@ def _say(sentence: str) -> None:
 
 def _selected(rows: Iterator[Row], *, everything: bool) -> Iterator[pa.RecordBatch]:
     """Rows of entries as batches, of all entries or of events alone."""
+    _collect_garbage_seldom()
     if everything:
-        return batches(rows, ENTRY, LENGTH)
-    return batches((row[_ENTRY_PLACES] for row in rows if row[0] == "event"), _EVENT, LENGTH)
+        return batches(rows, ENTRY, SHORT)
+    return batches((row[_ENTRY_PLACES] for row in rows if row[0] == "event"), _EVENT, SHORT)
 
 
 # --- log files ------------------------------------------------------------------------------------------------------
@@ -296,4 +301,9 @@ def recipients(entries: DataFrame, *, redact: bool = False, redact_key: bytes | 
         raise ValueError("recipients needs all entries in order: write the stream into a table, and read that")
     ordered = entries.select(*NEEDED).repartition(*SERVER).sortWithinPartitions(*SERVER, *ORDER)
     hidden = Redactor(None if redact_key is None else _checked(redact_key)) if redact or redact_key else None
-    return ordered.mapInArrow(partial(facts, hidden=hidden), _schema(FACT))
+    return ordered.mapInArrow(partial(_facts, hidden=hidden), _schema(FACT))
+
+
+def _facts(rows: Iterator[pa.RecordBatch], hidden: Redactor | None) -> Iterator[pa.RecordBatch]:
+    _collect_garbage_seldom()
+    return facts(rows, hidden)
