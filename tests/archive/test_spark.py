@@ -173,6 +173,20 @@ def test_a_log_that_is_missing_or_unknown_is_named(spark: SparkSession, fleet: P
         load(spark, fleet / "mx3" / "notes.txt").collect()
 
 
+def test_a_wrong_option_is_named(spark: SparkSession, fleet: Path) -> None:
+    with pytest.raises(Exception, match="unknown option redacted; there are logformat, host"):
+        load(spark, fleet / "mx3", redacted="true").collect()
+    with pytest.raises(Exception, match="'yes' is neither true nor false"):
+        load(spark, fleet / "mx3", redact="yes").collect()
+
+
+def test_a_log_that_is_named_twice_is_read_once(spark: SparkSession) -> None:
+    log = LOGS / "exim" / "relay.log"
+    assert records(load(spark, log, log.parent / "rel*.log", logFormat="exim")) == records(
+        load(spark, log, log.parent / "relay-all-selectors.log")
+    )
+
+
 # --- data frames of lines -------------------------------------------------------------------------------------------
 
 

@@ -64,6 +64,7 @@ class Rows:
         server: What stands for the host in lines that name none.
         hidden: What hides addresses.
         number: The number of the first entry.
+        only_events: Leave out the steps.
 
     Attributes:
         number: The number of the next entry.
@@ -77,15 +78,19 @@ class Rows:
         server: str | None = None,
         hidden: Redactor | None = None,
         number: int = 0,
+        *,
+        only_events: bool = False,
     ) -> None:
         self.number = number
         self._source, self._part, self._begun, self._server = source, part, begun, server
-        self._hidden = hidden
+        self._hidden, self._only_events = hidden, only_events
         self._latest: dict[str | None, float] = {}
 
     def of(self, entries: Iterable[Entry]) -> Iterator[Row]:
         """The rows of the next entries."""
         for entry in entries:
+            if self._only_events and not isinstance(entry, Event):
+                continue
             latest = self._latest.get(entry.host)
             if entry.time is not None and (latest is None or entry.time > latest or self._source is None):
                 latest = self._latest[entry.host] = entry.time

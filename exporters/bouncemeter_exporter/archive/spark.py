@@ -1,6 +1,7 @@
 """Logs in Spark, for archives that outgrow one machine. Needs pyspark and pyarrow, the extra `spark`, on every machine.
 
-- `spark.read.format("bouncemeter").load("/archive/maillog*")`, after `register(spark)`: the events of log files.
+- `spark.read.format("bouncemeter").load("/archive/maillog*")`: the events of log files. Spark finds the format in
+  `pyspark_bouncemeter`; where it does not look there, use `register(spark)`.
 - `events(lines)`, `entries(lines)`: the same for a data frame of lines, in batches and in streams.
 - `recipients(entries)`: what became of each recipient.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -66,7 +68,7 @@ def _selected(rows: Iterator[Row], *, everything: bool) -> Iterator[pa.RecordBat
     _collect_garbage_seldom()
     if everything:
         return batches(rows, ENTRY, SHORT)
-    return batches((row[_ENTRY_PLACES] for row in rows if row[0] == "event"), _EVENT, SHORT)
+    return batches((row[_ENTRY_PLACES] for row in rows), _EVENT, SHORT)
 
 
 # --- log files ------------------------------------------------------------------------------------------------------
@@ -98,17 +100,30 @@ class BouncemeterSource(DataSource):
         return _Reader({name.lower(): value for name, value in self.options.items()}, len(schema) > len(_EVENT))
 
 
+_OPTIONS = ("path", "paths", "logformat", "host", "entries", "redact", "redactkeyfile", "partbytes")
+
+
 def _is_true(option: str | None) -> bool:
-    return (option or "").lower() == "true"
+    """Whether an option is true.
+
+    Raises:
+        ValueError: It is neither true nor false: nobody should find out later that addresses were not hidden.
+    """
+    if (option or "false").lower() not in ("true", "false"):
+        raise ValueError(f"{option!r} is neither true nor false")
+    return (option or "false").lower() == "true"
 
 
 class _Reader(DataSourceReader):
     """Finds logs, and reads them part by part."""
 
     def __init__(self, options: dict[str, str], everything: bool) -> None:  # noqa: FBT001
+        for name in options:
+            if name not in _OPTIONS:
+                raise ValueError(f"unknown option {name}; there are {', '.join(_OPTIONS[2:])}")
         self._paths: list[str] = json.loads(options["paths"]) if "paths" in options else [options.get("path", "")]
         self._mta, self._host = options.get("logformat"), options.get("host")
-        self._size, self._everything = int(options.get("partbytes", PART)), everything
+        self._size, self._everything = max(1, int(options.get("partbytes", PART))), everything
         key = options.get("redactkeyfile")
         wanted = _is_true(options.get("redact")) or key is not None
         self._hidden = Redactor(_checked(Path(key).read_bytes()) if key else None) if wanted else None
@@ -117,12 +132,16 @@ class _Reader(DataSourceReader):
         """The parts of the logs; this runs at the driver."""
         if self._paths == [""]:
             raise SourceError("name the logs: .load(PATH)")
-        return [InputPartition(part) for path in self._paths for part in find(path, self._mta, self._size, _say)]
+        found = [part for path in self._paths for part in find(path, self._mta, self._size, _say)]
+        once = {(part.name if "://" in part.name else os.path.realpath(part.name), part.begin): part for part in found}
+        return [InputPartition(part) for part in once.values()]
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
         """Read a part."""
         part: Part = partition.value
-        rows = Rows(part.name, part.begin, part.begun, self._host or part.folder, self._hidden)
+        rows = Rows(
+            part.name, part.begin, part.begun, self._host or part.folder, self._hidden, only_events=not self._everything
+        )
         found = (row for block in read(part, _say) for row in rows.of(block))
         return _selected(found, everything=self._everything)
 
@@ -216,7 +235,7 @@ def _check_lines(known: Parser) -> None:
 def _entries(
     frames: Iterator[pa.RecordBatch], log_format: str | None, hidden: Redactor | None, *, everything: bool
 ) -> Iterator[pa.RecordBatch]:
-    return _selected(_rows(frames, log_format, hidden), everything=everything)
+    return _selected(_rows(frames, log_format, hidden, only_events=not everything), everything=everything)
 
 
 class _Log:
@@ -251,13 +270,15 @@ class _Log:
             _say(str(error))
 
 
-def _rows(frames: Iterator[pa.RecordBatch], log_format: str | None, hidden: Redactor | None) -> Iterator[Row]:
+def _rows(
+    frames: Iterator[pa.RecordBatch], log_format: str | None, hidden: Redactor | None, *, only_events: bool
+) -> Iterator[Row]:
     context = TaskContext.get()
     task = context.partitionId() if context else 0
     number, log = 0, None
 
     def make(source: str | None, host: str | None) -> Rows:
-        return Rows(source, task, None, host, hidden, number)
+        return Rows(source, task, None, host, hidden, number, only_events=only_events)
 
     for frame in frames:
         rows = zip(*(frame.column(name).to_pylist() for name in ("source", "host", "line", "written")), strict=True)
