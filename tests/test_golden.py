@@ -14,7 +14,7 @@ import pytest
 from bouncemeter.event import Event
 from bouncemeter_exporter.counting.counters import Counters
 from bouncemeter_exporter.counting.ledger import Ledger
-from bouncemeter_exporter.reporting.records import record
+from bouncemeter_exporter.records import record
 from bouncemeter_exporter.serving.exposition import exposition
 from bouncemeter_exporter.serving.metrics import MailCollector, take_snapshot
 from bouncemeter_exporter.sources.lines import open_log, read_text

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bouncemeter_exporter.archive.openmetrics import atomic
+from bouncemeter_exporter.archive.whole import whole_file
 
 from tests.conftest import LOGS, Run
 from tests.servers.exporter import Exporter
@@ -118,14 +118,14 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     for number in range(200):
-        with atomic(path) as stream:
+        with whole_file(path) as stream:
             stream.write(b"x" * number * 1000)
             stream.write(b"end\n")
     stopping.set()
     reader.join()
     assert all(ends)
     assert len(ends) > 10
-    with pytest.raises(RuntimeError), atomic(path) as stream:  # noqa: PT012 - the second breaks off
+    with pytest.raises(RuntimeError), whole_file(path) as stream:  # noqa: PT012 - the second breaks off
         stream.write(b"half")
         raise RuntimeError
     assert path.read_text().endswith("end\n")

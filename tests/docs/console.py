@@ -89,8 +89,9 @@ class Folder:
         log.write_text(re.sub(r"^Nov 24 (\S+)", r"2026-11-24T\1.000000+00:00", log.read_text(), flags=re.MULTILINE))
         programs = path / "bin"
         programs.mkdir()
-        (programs / "bouncemeter").write_text(f'#!/bin/sh\nexec {sys.executable} -m bouncemeter_exporter "$@"\n')
-        (programs / "bouncemeter").chmod(0o755)
+        for name, module in (("bouncemeter", " -m bouncemeter_exporter"), ("python", "")):
+            (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable}{module} "$@"\n')
+            (programs / name).chmod(0o755)
         self._environment = {
             **os.environ,
             "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",

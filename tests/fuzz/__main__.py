@@ -21,8 +21,8 @@ with atheris.instrument_imports(include=["bouncemeter", "bouncemeter_exporter"])
     from bouncemeter_exporter.counting.counters import Counters
     from bouncemeter_exporter.counting.ledger import Ledger
     from bouncemeter_exporter.counting.message import pack, unpack
+    from bouncemeter_exporter.records import record
     from bouncemeter_exporter.reporting.explain import NothingToExplainError, understand
-    from bouncemeter_exporter.reporting.records import record
     from bouncemeter_exporter.reporting.terminal import printable
     from bouncemeter_exporter.sources import journal, rotation, syslog
     from bouncemeter_exporter.sources.lines import Lines

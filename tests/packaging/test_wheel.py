@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 PLACES = {
     "parsers/bouncemeter": "bouncemeter",
     "exporters/bouncemeter_exporter": "bouncemeter_exporter",
+    "exporters/pyspark_bouncemeter": "pyspark_bouncemeter",
     "grafana": "bouncemeter_exporter/bundled",
 }
 """Folders of a clone, and where the wheel has them."""

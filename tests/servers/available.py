@@ -24,6 +24,7 @@ _PRESENT: dict[str, Callable[[], bool]] = {
     "buildah": lambda: program("buildah") is not None and _is_root(),
     "pflogsumm": lambda: program("pflogsumm") is not None,
     "eximstats": lambda: program("eximstats") is not None,
+    "java": lambda: program("java") is not None,
     "chromium": lambda: program("chromium") is not None,
     "victoria-metrics": lambda: program("victoria-metrics") is not None,
     "node exporter": lambda: program("prometheus-node-exporter") is not None,

@@ -1,1 +1,1 @@
-"""Logs of the past, and files for other collectors: what does not go to a scrape of Prometheus."""
+"""The past, and what is not scraped: samples for Prometheus, files for collectors, tables for Arrow and Spark."""

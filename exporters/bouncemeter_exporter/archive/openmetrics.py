@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import IO
 
 from bouncemeter_exporter.archive.samples import Samples
+from bouncemeter_exporter.archive.whole import whole_file
 from bouncemeter_exporter.counting.counters import Labels
 from bouncemeter_exporter.serving.exposition import head
 
-__all__ = ["DAY", "DayFiles", "OneFile", "atomic"]
+__all__ = ["DAY", "DayFiles", "OneFile"]
 
 DAY = 86400
 """Seconds of samples in a file: promtool reads a file once for every two hours in it."""
 
 END = "# EOF\n"
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A new file in the place of another one, which is there whole, or not at all.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-        try:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-            os.chmod(stream.name, 0o644)  # noqa: PTH101 - what reads it runs as another user
-        except BaseException:
-            stream.close()
-            os.unlink(stream.name)  # noqa: PTH108 - a text, not a path
-            raise
-    Path(stream.name).replace(path)
 
 
 class DayFiles:
@@ -65,7 +43,7 @@ class DayFiles:
     def write(self, samples: Samples) -> None:
         """Write the samples of a day."""
         path = self._folder / f"{datetime.fromtimestamp(samples.times[0], UTC):%Y-%m-%d}.om"
-        with atomic(path) as stream:
+        with whole_file(path) as stream:
             for family, groups in groupby(samples.openmetrics(self._labels), key=lambda lines: lines.family):
                 stream.write(head(family).encode())
                 stream.writelines(lines.text.encode() for lines in groups)
@@ -107,7 +85,7 @@ class OneFile:
 
     def end(self) -> None:
         """Put everything together."""
-        with atomic(self._path) as stream, self._pieces:
+        with whole_file(self._path) as stream, self._pieces:
             for begin, series in self._places.items():
                 stream.write(begin.encode())
                 for places in series.values():

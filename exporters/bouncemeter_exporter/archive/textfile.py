@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bouncemeter_exporter.archive.openmetrics import atomic
+from bouncemeter_exporter.archive.whole import whole_file
 from bouncemeter_exporter.config import Config
 from bouncemeter_exporter.serving.exposition import exposition
 from bouncemeter_exporter.serving.notify import notify
@@ -65,7 +65,7 @@ class Textfile(Reading):
     def _write(self) -> None:
         """Write the file. A reader that keeps it open, as on Windows, has it until the next time."""
         try:
-            with atomic(self._path) as stream:
+            with whole_file(self._path) as stream:
                 stream.write(exposition(self.families(), openmetrics=False))
         except OSError as error:
             if not self.failed:

@@ -13,8 +13,8 @@ import typer
 from bouncemeter.knowledge.languages import Language
 
 if TYPE_CHECKING:
+    from bouncemeter_exporter.records import Redactor
     from bouncemeter_exporter.reporting.period import Period
-    from bouncemeter_exporter.reporting.records import Redactor
 
 __all__ = [
     "FAILURE",
@@ -158,7 +158,7 @@ def use_config(config: Path | None) -> None:
 
 def redactor(redact: bool, key: Path | None) -> Redactor | None:  # noqa: FBT001 - as typer gives it
     """What hides addresses, if that is wanted."""
-    from bouncemeter_exporter.reporting.records import Redactor
+    from bouncemeter_exporter.records import Redactor
 
     if key is None:
         return Redactor() if redact else None

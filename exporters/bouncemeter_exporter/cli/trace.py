@@ -28,8 +28,8 @@ from bouncemeter_exporter.reporting.sought import By, readings
 if TYPE_CHECKING:
     from bouncemeter.event import Entry
 
+    from bouncemeter_exporter.records import Redactor
     from bouncemeter_exporter.reporting.find import FoundMessages
-    from bouncemeter_exporter.reporting.records import Redactor
     from bouncemeter_exporter.reporting.trace import Story
     from bouncemeter_exporter.sources.search import Search
 

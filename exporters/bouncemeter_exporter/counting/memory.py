@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from heapq import nsmallest
@@ -169,6 +169,14 @@ class Memory:
             if best < float("inf"):
                 found[queue.mta] = best
         return found
+
+    def waiting_messages(self) -> Iterator[tuple[ServerName, str, Message]]:
+        """The messages with a recipient that waits, except notifications, each with its server and its queue ID."""
+        for server, queue in self._queues.items():
+            for queue_id, kept in queue.waiting.items():
+                message = _unpacked(kept)
+                if not message.notification:
+                    yield server, queue_id, message
 
     # --- finding and keeping messages ---------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from bouncemeter.patterns import compiled
 from bouncemeter_exporter.counting.counters import DELAY_BUCKETS
 from bouncemeter_exporter.counting.facts import Fact
 from bouncemeter_exporter.counting.ordinary import OrdinaryMail
-from bouncemeter_exporter.reporting.records import Redactor, rfc3339
+from bouncemeter_exporter.records import Redactor, rfc3339
 
 __all__ = ["BREAKDOWNS", "MAX_NAMES", "Breakdown"]
 

@@ -23,7 +23,7 @@ from bouncemeter.knowledge.reasons import (
 from bouncemeter.lowering import lowered
 from bouncemeter.plugin import UnparsedLineError, parsers
 
-from bouncemeter_exporter.reporting.records import record
+from bouncemeter_exporter.records import record
 
 __all__ = ["NothingToExplainError", "Understood", "UnderstoodClass", "code_as_json", "understand"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
 
-from bouncemeter_exporter.reporting.records import Redactor, rfc3339
+from bouncemeter_exporter.records import Redactor, rfc3339
 from bouncemeter_exporter.reporting.sought import By, Sought, search_for
 from bouncemeter_exporter.reporting.trace import (
     HANDED_ON,

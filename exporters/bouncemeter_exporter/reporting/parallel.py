@@ -28,16 +28,7 @@ from bouncemeter_exporter.counting.memory import LATE, Queue
 from bouncemeter_exporter.counting.ordinary import OrdinaryMail, find_ordinary, internal_address
 from bouncemeter_exporter.reporting.progress import Advance
 from bouncemeter_exporter.reporting.report import Report, Summary
-from bouncemeter_exporter.sources.lines import (
-    BLOCK,
-    COMPRESSED,
-    MAX_LINE,
-    Lines,
-    SourceError,
-    open_log,
-    read_errors,
-    read_text,
-)
+from bouncemeter_exporter.sources.lines import COMPRESSED, open_log, read_part, read_text
 from bouncemeter_exporter.sources.log import LogReader, ResultCounts
 
 __all__ = ["DependentPiecesError", "Piece", "pieces", "summarise_pieces"]
@@ -224,27 +215,8 @@ def _read(piece: Piece) -> _Result:
 
 def _texts(piece: Piece) -> Iterator[str]:
     """The lines that begin within a piece."""
-    lines, left = Lines(), piece.end - piece.begin
     with open_log(piece.path) as stream:
-        if piece.begin:
-            stream.seek(piece.begin - 1)
-            while (skipped := stream.readline(MAX_LINE)) and not skipped.endswith(b"\n"):
-                left -= len(skipped)
-            left -= len(skipped) - 1
-        if left <= 0:  # no line begins here
-            return
-        block = b""
-        try:
-            while left > 0 and (block := stream.read(min(BLOCK, left))):
-                left -= len(block)
-                yield lines.feed(block)
-            if left <= 0 and not block.endswith(b"\n"):
-                while (more := stream.readline(MAX_LINE)) and not more.endswith(b"\n"):
-                    yield lines.feed(more)
-                yield lines.feed(more)
-            yield lines.end()
-        except read_errors() as error:
-            raise SourceError(f"cannot read the rest of {piece.path}: {error}") from error
+        yield from read_part(stream, piece.begin, piece.end, str(piece.path))
 
 
 def _note_latest(result: _Result, host: str | None, mail: OrdinaryMail) -> None:

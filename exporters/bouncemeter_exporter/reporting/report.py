@@ -14,8 +14,8 @@ from bouncemeter.knowledge.reasons import reason_of
 from bouncemeter_exporter.counting.facts import Fact, FactKind
 from bouncemeter_exporter.counting.ledger import Ledger
 from bouncemeter_exporter.counting.ordinary import OrdinaryMail
+from bouncemeter_exporter.records import Redactor, rfc3339
 from bouncemeter_exporter.reporting.breakdown import BREAKDOWNS, MAX_NAMES, Breakdown
-from bouncemeter_exporter.reporting.records import Redactor, rfc3339
 
 __all__ = ["MAX_CODES", "TOP", "CodeRow", "Report", "Summary", "compared"]
 

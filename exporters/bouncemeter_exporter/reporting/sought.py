@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
 
-from bouncemeter_exporter.reporting.records import Redactor
+from bouncemeter_exporter.records import Redactor
 from bouncemeter_exporter.sources.search import Search, unescaped
 
 __all__ = ["By", "Sought", "readings", "search_for"]

@@ -18,7 +18,7 @@ from bouncemeter.knowledge.reasons import reason_of, reasons
 
 from bouncemeter_exporter.counting.facts import Fact, FactKind
 from bouncemeter_exporter.counting.ordinary import OrdinaryMail
-from bouncemeter_exporter.reporting.records import Redactor, rfc3339
+from bouncemeter_exporter.records import Redactor, rfc3339
 
 __all__ = ["MAX_ADDRESSES", "Advice", "Suppression", "Thresholds", "Verdict"]
 

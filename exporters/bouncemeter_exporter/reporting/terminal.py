@@ -24,8 +24,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bouncemeter_exporter.markup import printable
+from bouncemeter_exporter.records import rfc3339
 from bouncemeter_exporter.reporting.find import MAX_FOUND, FoundMessages, Message
-from bouncemeter_exporter.reporting.records import rfc3339
 from bouncemeter_exporter.reporting.trace import Story, meaning_of
 from bouncemeter_exporter.reporting.words import words_in
 

@@ -17,7 +17,7 @@ from bouncemeter.knowledge.reasons import reasons
 from bouncemeter_exporter.counting.facts import FactKind
 from bouncemeter_exporter.counting.ledger import Ledger
 from bouncemeter_exporter.counting.ordinary import internal_address
-from bouncemeter_exporter.reporting.records import Redactor, record, rfc3339
+from bouncemeter_exporter.records import Redactor, record, rfc3339
 from bouncemeter_exporter.sources.search import Search
 
 __all__ = [

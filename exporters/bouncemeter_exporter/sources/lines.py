@@ -29,10 +29,12 @@ __all__ = [
     "STDIN",
     "Lines",
     "SourceError",
+    "decompressed",
     "one_line",
     "open_log",
     "printable",
     "read_errors",
+    "read_part",
     "read_text",
     "utf_16",
 ]
@@ -144,19 +146,33 @@ def open_log(path: Path, *, any_kind: bool = False) -> BinaryIO:
     try:
         if not any_kind and not stat.S_ISREG(path.stat().st_mode):
             raise SourceError(f"cannot read {path}: it is no regular file")
-        match path.suffix:
-            case ".gz":
-                return cast("BinaryIO", gzip.open(path))
-            case ".bz2":
-                return cast("BinaryIO", bz2.open(path))
-            case ".xz":
-                return cast("BinaryIO", lzma.open(path))
-            case ".zst":
-                return _open_zstd(path)
-            case _:
-                return open(path, "rb", opener=None if any_kind else _open_at_once)
+        if path.suffix in COMPRESSED:
+            return decompressed(path, str(path))
+        return open(path, "rb", opener=None if any_kind else _open_at_once)
     except OSError as error:
         raise SourceError(f"cannot read {path}: {why(error, path)}") from error
+
+
+def decompressed(file: Path | BinaryIO, name: str) -> BinaryIO:
+    """Open a compressed file, or one that is open.
+
+    Args:
+        file: The file.
+        name: Its name, whose ending says how it is compressed.
+
+    Raises:
+        SourceError: The extra that reads it is missing.
+        OSError: The file cannot be opened.
+    """
+    match Path(name).suffix:
+        case ".gz":
+            return cast("BinaryIO", gzip.open(file))
+        case ".bz2":
+            return cast("BinaryIO", bz2.open(file))
+        case ".xz":
+            return cast("BinaryIO", lzma.open(file))
+        case _:
+            return _open_zstd(file, name)
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -164,12 +180,12 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _open_zstd(path: Path) -> BinaryIO:
+def _open_zstd(file: Path | BinaryIO, name: str) -> BinaryIO:
     try:
         import zstandard  # noqa: PLC0415 - an extra, and only for such files
     except ImportError:
-        raise SourceError(f"cannot read {path}: install bouncemeter[zstd] to read .zst files") from None
-    return cast("BinaryIO", zstandard.open(path, "rb"))
+        raise SourceError(f"cannot read {name}: install bouncemeter[zstd] to read .zst files") from None
+    return cast("BinaryIO", zstandard.open(file, "rb"))
 
 
 def read_errors() -> tuple[type[Exception], ...]:
@@ -216,3 +232,36 @@ def read_text(stream: BinaryIO | io.BufferedIOBase, name: str) -> Iterator[tuple
             yield text + lines.end(), 0
             return
         yield text, size
+
+
+def read_part(stream: BinaryIO | io.BufferedIOBase, begin: int, end: int, name: str) -> Iterator[str]:
+    """The lines of a stream that begin at byte `begin` or later, and before byte `end`, a block at a time.
+
+    Args:
+        stream: What to read; it can seek.
+        begin, end: The part.
+        name: The log's name, for errors.
+
+    Raises:
+        SourceError: The stream or its compression is broken.
+    """
+    lines, left = Lines(), end - begin
+    try:
+        if begin:
+            stream.seek(begin - 1)
+            while (skipped := stream.readline(MAX_LINE)) and not skipped.endswith(b"\n"):
+                left -= len(skipped)
+            left -= len(skipped) - 1
+        if left <= 0:  # no line begins here
+            return
+        block = b""
+        while left > 0 and (block := stream.read(min(BLOCK, left))):
+            left -= len(block)
+            yield lines.feed(block)
+        if left <= 0 and not block.endswith(b"\n"):
+            while (more := stream.readline(MAX_LINE)) and not more.endswith(b"\n"):
+                yield lines.feed(more)
+            yield lines.feed(more)
+        yield lines.end()
+    except read_errors() as error:
+        raise SourceError(f"cannot read the rest of {name}: {error}") from error

@@ -1,4 +1,4 @@
-"""Events as JSON objects: the contract of `bouncemeter parse`."""
+"""Events as records: the contract of `bouncemeter parse`, and how addresses are hidden."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import hmac
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from bouncemeter.event import Event, Step
 from bouncemeter.knowledge.providers import provider_of
 from bouncemeter.knowledge.reasons import reason_of
 
-__all__ = ["Redactor", "record", "rfc3339"]
+__all__ = ["Record", "Redactor", "record", "rfc3339", "values"]
 
 E = TypeVar("E", Event, Step, Event | Step)
 
 _ENCODED = re.compile(r"""([^\s<>"@:;,()\[\]=&/?#]{1,64})((?:%40|=40)[A-Za-z0-9])""")
 """The beginning of an address in a link, or in a quoted-printable text."""
 
-Record = dict[str, str | int | float | None]
+Record = dict[str, Any]
+"""By key, a text, a number or None."""
 
 _ADDRESS = re.compile(r'(?:"(?:[^"\\]|\\.){1,64}"|[^\s<>"@:;,()\[\]]{1,64})@[^\s<>"@:;,()]{1,255}')
 
@@ -35,7 +36,12 @@ def rfc3339(seconds: float | None) -> str | None:
 
 
 def record(event: Event, hidden: Redactor | None = None) -> Record:
-    """An event with every key of the contract; an absent value is None.
+    """An event as JSON has it: as `values`, with the time as RFC 3339."""
+    return values(event, hidden) | {"time": rfc3339(event.time)}
+
+
+def values(event: Event, hidden: Redactor | None = None) -> Record:
+    """An event with every key of the contract; an absent value is None, the time is in seconds since 1970 UTC.
 
     Args:
         event: The event.
@@ -43,7 +49,7 @@ def record(event: Event, hidden: Redactor | None = None) -> Record:
     """
     shown = event if hidden is None else hidden.entry(event)
     return {
-        "time": rfc3339(event.time),
+        "time": event.time,
         "mta": event.mta,
         "host": event.host,
         "outcome": event.outcome,
