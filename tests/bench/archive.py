@@ -1,0 +1,84 @@
+"""What an archive costs: `python -m tests.bench.archive 5000000` writes twenty files with so many lines, a day in each,
+reads them by `report` and `backfill`, and compares what they say."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tests.bench.traffic import day
+
+FILES = 20
+BEGIN = datetime(2026, 10, 1, tzinfo=UTC)
+
+MEASURED = """
+import atexit, resource, runpy, sys
+atexit.register(lambda: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr))
+runpy.run_module("bouncemeter_exporter", run_name="__main__")
+"""
+"""Runs the command, and prints its peak of memory in KB on standard error."""
+
+
+def write(folder: Path, lines: int) -> list[Path]:
+    """Logs of Postfix, a day in each file, every other compressed."""
+    found = []
+    for number in range(FILES):
+        date = BEGIN + timedelta(days=number)
+        stamp = f"{date:%b %e}"
+        text = "".join(f"{stamp}{line[6:]}\n" for line in day("postfix", lines // FILES, seed=number))
+        path = folder / (f"mail.log.{FILES - number}" + ".gz" * (number % 2))
+        path.write_bytes(gzip.compress(text.encode(), 1) if number % 2 else text.encode())
+        last = (date + timedelta(days=1)).timestamp()
+        os.utime(path, (last, last))
+        found.append(path)
+    return found
+
+
+def run(*words: object) -> tuple[str, float, float, float]:
+    """What a command prints, its CPU seconds, seconds, and its peak of memory in MB."""
+    begin, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-c", MEASURED, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "TZ": "UTC"})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+    return done.stdout, cpu, time.monotonic() - begin, int(done.stderr.split()[-1]) / 1024
+
+
+def main(lines: int) -> None:
+    """Print a table for the documentation."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "logs").mkdir()
+        files = write(folder / "logs", lines)
+        print("| command | CPU, s | time, s | lines a second | peak memory, MB |\n|---|--:|--:|--:|--:|")
+        printed = {}
+        for title, words in {
+            "`report`, one core": ("report", "--jobs", "1", "--format", "json", *files),
+            "`backfill` into a folder": ("backfill", "--output", folder / "days", *files),
+            "`backfill` into one file": ("backfill", "--output", folder / "past.om", *files),
+        }.items():
+            printed[title], cpu, seconds, peak = run(*words)
+            print(f"| {title} | {cpu:.0f} | {seconds:.0f} | {lines / cpu:,.0f} | {peak:.0f} |", flush=True)
+        recipients = json.loads(next(iter(printed.values())))["recipients"]
+        for outcome in ("delivered", "bounced", "expired"):
+            for path in (max((folder / "days").glob("*.om")), folder / "past.om"):
+                pattern = rf'^mail_recipients_total\{{.*outcome="{outcome}".*\}} (\S+) (\d+)$'
+                values = re.findall(pattern, path.read_text(), re.MULTILINE)
+                end = max(int(moment) for _, moment in values)
+                counted = sum(float(value) for value, moment in values if int(moment) == end)
+                assert counted == recipients[outcome], f"{path}: {counted} {outcome}, not {recipients[outcome]}"
+        size = sum(each.stat().st_size for each in (folder / "days").iterdir())
+        print(f"\nThe totals are the same. {size / 1e6:,.0f} MB of OpenMetrics.")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
