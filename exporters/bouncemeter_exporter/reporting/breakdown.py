@@ -16,7 +16,7 @@ from ipaddress import ip_network
 from itertools import repeat
 from typing import Any
 
-from bouncemeter.event import Event, Kind, Outcome
+from bouncemeter.event import EnhancedCode, Event, Kind, Outcome
 from bouncemeter.knowledge.codes import label
 from bouncemeter.knowledge.reasons import reason_of
 from bouncemeter.patterns import compiled
@@ -26,7 +26,7 @@ from bouncemeter_exporter.counting.facts import Fact
 from bouncemeter_exporter.counting.ordinary import OrdinaryMail
 from bouncemeter_exporter.reporting.records import Redactor, rfc3339
 
-__all__ = ["BREAKDOWNS", "MAX_NAMES", "Breakdown"]
+__all__ = ["BREAKDOWNS", "MAX_NAMES", "Breakdown", "text_of"]
 
 MAX_NAMES = 100_000
 """Names in one table."""
@@ -62,6 +62,9 @@ _COLUMNS = ("delivered", "soft", "hard")
 _HOUR = 3600
 
 Row = dict[str, Any]
+
+text_of: Callable[[EnhancedCode], str] = lru_cache(maxsize=4096)(str)
+"""A code as a text. The same few codes come again and again."""
 
 
 _Reply = tuple[float, str, str, str]
@@ -125,7 +128,7 @@ class Breakdown:
         reason = reason_of(event) or OTHER
         if event.time is not None:
             self.hours[_hour(event.time), "rejected"] += 1
-        _add(self.rejections, (reason, event.stage or "data", str(event.code)), (OTHER, "data", OTHER))
+        _add(self.rejections, (reason, event.stage or "data", text_of(event.code)), (OTHER, "data", OTHER))
         _add(self.networks, (_network(event.relay or ""), reason), (OTHER, reason))
 
     def bounce(self, fact: Fact, kind: Kind) -> None:
@@ -192,7 +195,7 @@ class Breakdown:
         text = event.text
         if not text:
             return
-        about = str(event.code), provider
+        about = text_of(event.code), provider
         if about not in self.replies and len(self.replies) >= MAX_ABOUT:
             about = label(event.code)[1], provider
         known = self.replies.setdefault(about, [])

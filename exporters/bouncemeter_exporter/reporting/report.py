@@ -14,7 +14,7 @@ from bouncemeter.knowledge.reasons import reason_of
 from bouncemeter_exporter.counting.facts import Fact, FactKind
 from bouncemeter_exporter.counting.ledger import Ledger
 from bouncemeter_exporter.counting.ordinary import OrdinaryMail
-from bouncemeter_exporter.reporting.breakdown import BREAKDOWNS, MAX_NAMES, Breakdown
+from bouncemeter_exporter.reporting.breakdown import BREAKDOWNS, MAX_NAMES, Breakdown, text_of
 from bouncemeter_exporter.reporting.records import Redactor, rfc3339
 
 __all__ = ["MAX_CODES", "TOP", "CodeRow", "Report", "Summary", "compared"]
@@ -147,7 +147,7 @@ class Report:
             self._providers[fact.provider][column] += 1
 
     def _row(self, code: EnhancedCode) -> CodeRow:
-        name = str(code)
+        name = text_of(code)
         if (known := self._codes.get(name)) is not None:
             return known
         if len(self._codes) >= MAX_CODES:
