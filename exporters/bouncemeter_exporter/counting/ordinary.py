@@ -94,8 +94,8 @@ class OrdinaryMail:
         return self._accounts
 
     def _named(self, rows: Iterable[Row], column: int) -> dict[str, str]:
-        queue_id = self.rows.reader.columns.queue_id
-        return {row[queue_id]: row[column] for row in rows if row[column]}
+        named = filter(itemgetter(column), rows)
+        return dict(map(itemgetter(self.rows.reader.columns.queue_id, column), named))
 
     @property
     def mta(self) -> str:

@@ -391,8 +391,10 @@ def _relay(relay: str) -> str:
         return "(file or command)"
     # A client may call itself anything, in round brackets before its address.
     name = relay.partition("[")[0].partition("(")[0].strip().lower()
+    if name not in ("", "unknown"):
+        return name
     addresses = _ADDRESS.findall(relay)
-    return addresses[-1] if name in ("", "unknown") and addresses else name or relay
+    return addresses[-1] if addresses else name or relay
 
 
 _RENAMED: dict[str, Callable[[str], str]] = {
