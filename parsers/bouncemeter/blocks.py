@@ -102,7 +102,7 @@ class Rows:
     def by_server(self) -> Mapping[str | None, Rows]:
         """The rows by host."""
         stamp, origin, host_of = self.reader.columns.stamp, self.reader.columns.origin, self.reader.host_of
-        origins = {row[origin] for row in self.rows} - {""} if origin is not None else {""}
+        origins = set(self.texts(origin)) - {""} if origin is not None else {""}
         hosts = {each: host_of(each) for each in origins}
         if len(set(hosts.values())) == 1:
             return dict.fromkeys(hosts.values(), self)
@@ -295,7 +295,7 @@ class UsualReader(ABC):
         block, origin = Block(), self.columns.origin
         rows = self.lines.rows("\n" + text)
         if origin is not None:
-            origins = {row[origin] for row in rows} - {""}
+            origins = set(map(itemgetter(origin), rows)) - {""}
             foreign = {each for each in origins if not self.is_ours(each)}
             filters = {each for each in origins if self.is_filter(each)}
             if foreign or filters:

@@ -344,7 +344,7 @@ def _without_forged_verdict(found: dict[str, str]) -> dict[str, str] | None:
     address = found.get("recipient", found.get("mail", ""))
     text = found.get("argument", "").removeprefix(f" <{address}>")
     text += f": {found['text']}" if "text" in found else ""
-    marks = [" F=<", " temporarily rejected ", " rejected "] if found.keys() & UNMARKED else []
+    marks = [" F=<", " temporarily rejected ", " rejected "] if not UNMARKED.isdisjoint(found) else []
     if ")" in found.get("relay", ""):
         marks.append(") [")
     for mark in marks:

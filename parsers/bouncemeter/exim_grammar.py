@@ -459,7 +459,7 @@ local_reply = lowered(pp.FollowedBy(regex("[45]")) + (reply | enhanced_code("cod
 
 end = regex(r"(?![^\n])")
 usual_field = regex(rf' (?!{of_own_form})[A-Za-z][A-Za-z0-9]*+\*?+=(?!["<])\S++(?<!:)')
-usual_target = pp.NotAny(regex(r'(?:[^\n<]++|<(?!"))*+<"')) + pp.FollowedBy(regex(r"[^\s@]++@")) + plain("target")
+usual_target = pp.NotAny(regex(r'[^\n]*<"')) + pp.FollowedBy(regex(r"[^\s@]++@")) + plain("target")
 success = pp.FollowedBy(regex(r"2[0-9]{2}(?![0-9])") + pp.Opt(regex(r"[ -]") + enhanced_code("code")))
 usual_delivery = (
     (pp.Literal("=>") | "->" | ">>")("flag")

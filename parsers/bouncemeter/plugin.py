@@ -140,8 +140,17 @@ def parser(name: str) -> Parser:
         raise ParserNotFoundError(f"unknown log format {name!r}; installed: {', '.join(sorted(parsers()))}") from None
 
 
+SAMPLE = 500
+"""Lines at the beginning of a file that tell its format if more than half of them are of one."""
+
+
 def detect(lines: Sequence[str]) -> Parser | None:
     """The parser that recognises most of a file's `lines`; None if no parser recognises any."""
-    scores = {name: sum(map(each.recognises, lines)) for name, each in parsers().items()}
-    best = max(scores, key=scores.__getitem__, default=None)
-    return parsers()[best] if best is not None and scores[best] else None
+    best, number = None, 0
+    for some in (lines[:SAMPLE], lines):
+        for each in parsers().values():
+            if (score := sum(map(each.recognises, some))) > number:
+                best, number = each, score
+        if 2 * number > len(some):
+            break
+    return best

@@ -39,6 +39,8 @@ class Stamps:
         self._clock = clock
         self._hour = ""
         self._start_of_hour = 0.0
+        self._minute = ""
+        self._start_of_minute = 0.0
         self._last: tuple[str, float | None] = ("", None)  # busy servers write many lines a second
 
     def seconds(self, stamp: str | None) -> float | None:
@@ -150,7 +152,15 @@ class Stamps:
         zone = low[19:].lstrip(".,0123456789")
         return all(each.endswith(zone) for each in stamps) if zone else all(len(each) == 19 for each in stamps)
 
+    def _iso(self, stamp: str) -> float:
+        if len(stamp) == 19:
+            minute, second = stamp[:17], stamp[17:]
+            if minute != self._minute or second > "59":
+                self._start_of_minute, self._minute = self._any_iso(stamp) - int(second), minute
+            return self._start_of_minute + int(second)
+        return self._any_iso(stamp)
+
     @staticmethod
-    def _iso(stamp: str) -> float:
+    def _any_iso(stamp: str) -> float:
         date, clock = stamp[:10], stamp[11:].replace(" ", "").replace(",", ".")
         return datetime.fromisoformat(f"{date}T{clock}").timestamp()

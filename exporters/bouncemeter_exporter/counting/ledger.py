@@ -198,14 +198,13 @@ class Ledger:
         message = self._find(event, queue, queue_id) or self._new(event)
         if event.sender is not None:
             message.queued, message.notification = True, message.notification or event.sender == ""
+            if self.senders:
+                message.sender = event.sender or message.sender
         facts = self._recipient(event, queue, message, queue_id)
         if message.notification:
             facts = [fact._replace(kind=FactKind.NOTIFICATION) for fact in facts]
         elif facts and event.outcome is not Outcome.DELIVERED:
             facts = [self._marked(fact, queue, message) for fact in facts]
-        if self.senders:
-            message.sender = event.sender or message.sender
-            facts = [fact._replace(sender=message.sender, account=message.account) for fact in facts]
         self.memory.keep(queue, queue_id, message)
         return facts
 
@@ -231,7 +230,8 @@ class Ledger:
         again = recipient.passed_on and now >= message.seen
         message.defer(recipient, now, event.code, provider, again=again)
         if first:
-            facts.append(Fact(FactKind.SOFT_BOUNCE, event, Outcome.DEFERRED, provider))
+            sender, account = message.sender, message.account
+            facts.append(Fact(FactKind.SOFT_BOUNCE, event, Outcome.DEFERRED, provider, sender=sender, account=account))
         if message.expired and not recipient.ended:
             if not message.unnamed:
                 facts.append(self._end(replace(event, outcome=Outcome.EXPIRED), message, recipient))
@@ -247,7 +247,8 @@ class Ledger:
         delay = event.delay
         if delay is None and message.arrived and event.time is not None:
             delay = round(max(0.0, event.time - message.begun), 3)
-        return Fact(FactKind.ENDED, event, event.outcome, provider, delay)
+        sender, account = message.sender, message.account
+        return Fact(FactKind.ENDED, event, event.outcome, provider, delay, sender=sender, account=account)
 
     def _end_all(self, event: Event, message: Message) -> list[Fact]:
         """End the whole message: every recipient that waits, or one if none is known."""

@@ -61,7 +61,7 @@ class OrdinaryMail:
         kept = dict.fromkeys(queue_ids, Message(0.0, 0.0))
         if not kept:
             return
-        queued = {row[columns.queue_id] for row in self.rows.rows if row[columns.sender]}
+        queued = self.senders()
         for name in kept:
             begun, seen = time(self.first[name]) or 0.0, time(self.last[name]) or 0.0
             peer, is_queued = self.first[name][columns.peer] or None, name in queued
@@ -94,8 +94,8 @@ class OrdinaryMail:
         return self._accounts
 
     def _named(self, rows: Iterable[Row], column: int) -> dict[str, str]:
-        queue_id = self.rows.reader.columns.queue_id
-        return {row[queue_id]: row[column] for row in rows if row[column]}
+        named = filter(itemgetter(column), rows)
+        return dict(map(itemgetter(self.rows.reader.columns.queue_id, column), named))
 
     @property
     def mta(self) -> str:
@@ -104,7 +104,7 @@ class OrdinaryMail:
 
     def texts(self, column: int) -> list[str]:
         """One column of each delivery."""
-        return [row[column] for row in self.deliveries]
+        return list(map(itemgetter(column), self.deliveries))
 
     def counted(self, names: Sequence[T]) -> Iterator[tuple[T, Row, int]]:
         """Each distinct name of a delivery, with the last row that has it and the number of such rows."""
@@ -127,13 +127,12 @@ class OrdinaryMail:
         known: dict[str, float | None] = {text: reader.seconds(text) if text else None for text in set(logged)}
         delays = [known[text] for text in logged]
         if "" in known:
-            stamp, queue_id, first, seconds = columns.stamp, columns.queue_id, self.first, reader.stamps.seconds
-            times = {each: seconds(each) for each in {row[stamp] for row in (*self.deliveries, *first.values())}}
-            for place, row in enumerate(self.deliveries):
-                if not logged[place]:
-                    begun, ended = times[first[row[queue_id]][stamp]], times[row[stamp]]
-                    if begun is not None and ended is not None:
-                        delays[place] = round(max(0.0, ended - begun), 3)
+            arrivals = map(self.first.__getitem__, self.texts(columns.queue_id))
+            begun, ended = list(map(itemgetter(columns.stamp), arrivals)), self.texts(columns.stamp)
+            times = {each: reader.stamps.seconds(each) for each in {*begun, *ended}}
+            for place, (begin, end) in enumerate(zip(map(times.get, begun), map(times.get, ended), strict=True)):
+                if delays[place] is None and begin is not None and end is not None:
+                    delays[place] = round(end - begin, 3) if end > begin else 0.0
         return delays
 
     def delay(self, event: Event) -> float | None:

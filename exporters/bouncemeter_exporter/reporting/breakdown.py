@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_network
+from itertools import repeat
 from typing import Any
 
-from bouncemeter.event import Event, Kind, Outcome
+from bouncemeter.event import EnhancedCode, Event, Kind, Outcome
 from bouncemeter.knowledge.codes import label
 from bouncemeter.knowledge.reasons import reason_of
 from bouncemeter.patterns import compiled
@@ -25,7 +26,7 @@ from bouncemeter_exporter.counting.facts import Fact
 from bouncemeter_exporter.counting.ordinary import OrdinaryMail
 from bouncemeter_exporter.records import Redactor, rfc3339
 
-__all__ = ["BREAKDOWNS", "MAX_NAMES", "Breakdown"]
+__all__ = ["BREAKDOWNS", "MAX_NAMES", "Breakdown", "text_of"]
 
 MAX_NAMES = 100_000
 """Names in one table."""
@@ -41,6 +42,9 @@ MAX_ABOUT = 2000
 
 MAX_REPLY = 1000
 """Characters of a reply that are kept."""
+
+AT_ONCE = 1000
+"""Facts that are counted together, by columns: one by one would cost twice as much."""
 
 OTHER = "other"
 LOCAL = "(local)"
@@ -58,6 +62,9 @@ _COLUMNS = ("delivered", "soft", "hard")
 _HOUR = 3600
 
 Row = dict[str, Any]
+
+text_of: Callable[[EnhancedCode], str] = lru_cache(maxsize=4096)(str)
+"""A code as a text. The same few codes come again and again."""
 
 
 _Reply = tuple[float, str, str, str]
@@ -108,6 +115,7 @@ class Breakdown:
     rejections: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     networks: Counter[tuple[str, str]] = field(default_factory=Counter)
     replies: dict[tuple[str, str], list[_Reply]] = field(default_factory=dict)
+    _facts: dict[str, list[Fact]] = field(default_factory=lambda: {column: [] for column in _COLUMNS})
 
     # --- counting -----------------------------------------------------------------------------------------------
 
@@ -118,8 +126,9 @@ class Breakdown:
     def rejection(self, event: Event) -> None:
         """Count a rejection."""
         reason = reason_of(event) or OTHER
-        self._hour(event.time, "rejected")
-        _add(self.rejections, (reason, event.stage or "data", str(event.code)), (OTHER, "data", OTHER))
+        if event.time is not None:
+            self.hours[_hour(event.time), "rejected"] += 1
+        _add(self.rejections, (reason, event.stage or "data", text_of(event.code)), (OTHER, "data", OTHER))
         _add(self.networks, (_network(event.relay or ""), reason), (OTHER, reason))
 
     def bounce(self, fact: Fact, kind: Kind) -> None:
@@ -130,63 +139,63 @@ class Breakdown:
     def delivery(self, fact: Fact) -> None:
         """Count a recipient that was delivered."""
         self._recipient(fact, Outcome.DELIVERED)
-        if fact.delay is not None and fact.event.recipient is not None:
-            self._delay(_domain(fact.event.recipient), fact.delay)
 
     def _recipient(self, fact: Fact, column: str) -> None:
-        event, names = fact.event, self.names[column]
-        self._hour(event.time, column)
-        if fact.sender:
-            _add(names.senders, _sender(fact.sender))
-        if fact.account:
-            _add(names.accounts, fact.account)
-        if event.recipient is not None:
-            _add(names.recipient_domains, _domain(event.recipient))
-        if event.relay:
-            _add(names.relays, event.relay)
+        facts = self._facts[column]
+        facts.append(fact)
+        if len(facts) >= AT_ONCE:
+            self._count_facts()
+
+    def _count_facts(self) -> None:
+        """Count the facts that were only collected so far."""
+        for column, facts in self._facts.items():
+            names, events = self.names[column], [fact.event for fact in facts]
+            self.hours.update((_hour(each.time), column) for each in events if each.time is not None)
+            _add_all(names.senders, _senders(fact.sender for fact in facts if fact.sender))
+            _add_all(names.accounts, [fact.account for fact in facts if fact.account])
+            _add_all(names.recipient_domains, _domains(each.recipient for each in events if each.recipient is not None))
+            _add_all(names.relays, [each.relay for each in events if each.relay])
+        ended = [fact for fact in self._facts[Outcome.DELIVERED] if fact.event.recipient is not None]
+        self._delays(_domains(fact.event.recipient or "" for fact in ended), [fact.delay for fact in ended])
+        for facts in self._facts.values():
+            facts.clear()
 
     def ordinary(self, mail: OrdinaryMail) -> None:
         """Count the deliveries of ordinary mail."""
         if not mail.queue_ids:
             return
+        self._count_facts()
         columns, first, names = mail.rows.reader.columns, mail.first, self.names[Outcome.DELIVERED]
         _add_all(self.arrivals, [first[each][columns.peer] for each in mail.queue_ids])
         for hour, number in mail.periods(_HOUR).items():
-            self._hour(None if hour is None else hour * _HOUR, Outcome.DELIVERED, number)
+            if hour is not None:
+                self.hours[hour * _HOUR, Outcome.DELIVERED] += number
         queue_ids, senders, accounts = mail.texts(columns.queue_id), mail.senders(), mail.accounts()
-        _add_all(
-            names.senders, [_sender(each) if each and "=" in each else each for each in map(senders.get, queue_ids)]
-        )
+        _add_all(names.senders, _senders(map(senders.get, queue_ids)))
         if accounts:
             _add_all(names.accounts, list(map(accounts.get, queue_ids)))
-        domains = [each.rpartition("@")[2].lower() if "@" in each else LOCAL for each in mail.texts(columns.recipient)]
+        domains = _domains(mail.texts(columns.recipient))
         _add_all(names.recipient_domains, domains)
         _add_all(names.relays, mail.texts(columns.relay))
         self._delays(domains, mail.delays())
 
-    def _hour(self, time: float | None, column: str, number: int = 1) -> None:
-        if time is not None:
-            self.hours[int(time // _HOUR) * _HOUR, column] += number
-
     def _delays(self, domains: Sequence[str], delays: Sequence[float | None]) -> None:
-        for domain, seconds in zip(domains, delays, strict=True):
+        sums, longest = self.delays, self.longest
+        for name, seconds in zip(domains, delays, strict=True):
             if seconds is not None:
-                self._delay(domain, seconds)
-
-    def _delay(self, domain: str, seconds: float) -> None:
-        sums, milliseconds = self.delays, int(seconds * 1000 + 0.5)
-        if domain not in sums and len(sums) >= MAX_NAMES:
-            domain = OTHER
-        sums[domain] += milliseconds
-        if milliseconds > self.longest.get(domain, -1):
-            self.longest[domain] = milliseconds
-        self.delivered_within[bisect_left(DELAY_BUCKETS, seconds)] += 1
+                domain = name if name in sums or len(sums) < MAX_NAMES else OTHER
+                milliseconds = int(seconds * 1000 + 0.5)
+                sums[domain] += milliseconds
+                if milliseconds > longest.get(domain, -1):
+                    longest[domain] = milliseconds
+        known = [seconds for seconds in delays if seconds is not None]
+        self.delivered_within.update(map(bisect_left, repeat(DELAY_BUCKETS), known))
 
     def _reply(self, event: Event, provider: str) -> None:
         text = event.text
         if not text:
             return
-        about = str(event.code), provider
+        about = text_of(event.code), provider
         if about not in self.replies and len(self.replies) >= MAX_ABOUT:
             about = label(event.code)[1], provider
         known = self.replies.setdefault(about, [])
@@ -199,12 +208,15 @@ class Breakdown:
     @property
     def folds(self) -> bool:
         """Whether a name may have been counted as `other`. Which ones depends on the order of the entries."""
+        self._count_facts()
         sizes = [len(each) for names in self.names.values() for each in names.counters().values()]
         sizes += [len(self.delays), len(self.arrivals), len(self.rejections), len(self.networks)]
         return max(sizes) >= MAX_NAMES or len(self.replies) >= MAX_ABOUT
 
     def merge(self, other: Breakdown) -> None:
         """Add the counts of another part of the logs, in which no name is folded."""
+        self._count_facts()
+        other._count_facts()
         self.arrivals.update(other.arrivals)
         self.hours.update(other.hours)
         self.delays.update(other.delays)
@@ -229,6 +241,7 @@ class Breakdown:
             top: Rows of a table.
             hidden: What hides addresses and accounts.
         """
+        self._count_facts()
         clients = _renamed(self.arrivals, _relay)
         return {
             "arrivals": self.arrivals.total(),
@@ -360,9 +373,14 @@ def _unlike(known: list[_Reply]) -> list[_Reply]:
     return list(found.values())[:MAX_REPLIES]
 
 
-def _domain(address: str) -> str:
-    """The domain of an address; an address of this host has none."""
-    return address.rpartition("@")[2].lower() if "@" in address else LOCAL
+def _hour(time: float) -> int:
+    """The beginning of an hour."""
+    return int(time // _HOUR) * _HOUR
+
+
+def _domains(addresses: Iterable[str]) -> list[str]:
+    """The domains of addresses; an address of this host has none."""
+    return [each.rpartition("@")[2].lower() if "@" in each else LOCAL for each in addresses]
 
 
 def _relay(relay: str) -> str:
@@ -373,8 +391,10 @@ def _relay(relay: str) -> str:
         return "(file or command)"
     # A client may call itself anything, in round brackets before its address.
     name = relay.partition("[")[0].partition("(")[0].strip().lower()
+    if name not in ("", "unknown"):
+        return name
     addresses = _ADDRESS.findall(relay)
-    return addresses[-1] if name in ("", "unknown") and addresses else name or relay
+    return addresses[-1] if addresses else name or relay
 
 
 _RENAMED: dict[str, Callable[[str], str]] = {
@@ -384,6 +404,10 @@ _RENAMED: dict[str, Callable[[str], str]] = {
     "relays": _relay,
 }
 """What makes a name for the report of a name in the log."""
+
+
+def _senders(addresses: Iterable[str | None]) -> list[str | None]:
+    return [_sender(each) if each and "=" in each else each for each in addresses]
 
 
 def _sender(address: str) -> str:

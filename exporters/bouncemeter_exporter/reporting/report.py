@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from bouncemeter_exporter.counting.facts import Fact, FactKind
 from bouncemeter_exporter.counting.ledger import Ledger
 from bouncemeter_exporter.counting.ordinary import OrdinaryMail
 from bouncemeter_exporter.records import Redactor, rfc3339
-from bouncemeter_exporter.reporting.breakdown import BREAKDOWNS, MAX_NAMES, Breakdown
+from bouncemeter_exporter.reporting.breakdown import BREAKDOWNS, MAX_NAMES, Breakdown, text_of
 
 __all__ = ["MAX_CODES", "TOP", "CodeRow", "Report", "Summary", "compared"]
 
@@ -55,9 +55,9 @@ class Report:
         self.notifications = 0
         self.breakdown = Breakdown()
         self._codes: dict[str, CodeRow] = {}
-        self._classes: dict[tuple[str, str], Counter[str]] = {}
-        self._providers: dict[str, Counter[str]] = {}
-        self._reasons: dict[tuple[str, str], Counter[str]] = {}
+        self._classes: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        self._providers: dict[str, Counter[str]] = defaultdict(Counter)
+        self._reasons: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self._first: float | None = None
         self._last: float | None = None
 
@@ -84,7 +84,7 @@ class Report:
         self.attempts[Outcome.DELIVERED] += len(mail.deliveries)
         self.recipients[Outcome.DELIVERED] += len(mail.deliveries)
         for provider, number in Counter(mail.providers()).items():
-            self._providers.setdefault(provider, Counter())[Outcome.DELIVERED] += number
+            self._providers[provider][Outcome.DELIVERED] += number
         for time in mail.rows.span() or ():
             self._extend_period(time)
 
@@ -107,19 +107,21 @@ class Report:
             mine.attempts += row.attempts
             mine.reasons += row.reasons
         for name_of_class, counts in other._classes.items():
-            self._classes.setdefault(name_of_class, Counter()).update(counts)
+            self._classes[name_of_class].update(counts)
         for provider, counts in other._providers.items():
-            self._providers.setdefault(provider, Counter()).update(counts)
+            self._providers[provider].update(counts)
         for reason, counts in other._reasons.items():
-            self._reasons.setdefault(reason, Counter()).update(counts)
+            self._reasons[reason].update(counts)
         self._extend_period(other._first)
         self._extend_period(other._last)
 
     def _extend_period(self, time: float | None) -> None:
         """Extend the report's period to a time in the logs."""
         if time is not None:
-            self._first = time if self._first is None else min(self._first, time)
-            self._last = time if self._last is None else max(self._last, time)
+            if self._first is None or time < self._first:
+                self._first = time
+            if self._last is None or time > self._last:
+                self._last = time
 
     def _fact(self, fact: Fact) -> None:
         if fact.kind is FactKind.NOTIFICATION:
@@ -130,23 +132,25 @@ class Report:
         if (kind := fact.bounce) is not None:
             self.bounces[kind] += 1
             self.breakdown.bounce(fact, kind)
-            by_class = self._classes.setdefault((kind, label(fact.event.code)[0]), Counter())
+            by_class = self._classes[kind, label(fact.event.code)[0]]
             by_class["recipients"] += 1
             by_class["messages"] += fact.first
             row = self._row(fact.event.code)
             row.recipients += 1
             reason = reason_of(fact.event) or "other"
             row.reasons[reason] += 1
-            self._reasons.setdefault((reason, fact.provider), Counter())[kind] += 1
+            self._reasons[reason, fact.provider][kind] += 1
         elif fact.outcome is Outcome.DELIVERED:
             self.breakdown.delivery(fact)
         column = kind or fact.outcome
         if column is not Outcome.EXPIRED:
-            self._providers.setdefault(fact.provider, Counter())[column] += 1
+            self._providers[fact.provider][column] += 1
 
     def _row(self, code: EnhancedCode) -> CodeRow:
-        name = str(code)
-        if name not in self._codes and len(self._codes) >= MAX_CODES:
+        name = text_of(code)
+        if (known := self._codes.get(name)) is not None:
+            return known
+        if len(self._codes) >= MAX_CODES:
             name = label(code)[1]
         return self._codes.setdefault(name, CodeRow(code))
 
