@@ -194,7 +194,7 @@ def test_lines_made_from_the_grammar_give_what_pyparsing_gives(grammar: Lowered,
 
 @pytest.mark.parametrize("line", ADVERSARIAL, ids=range(len(ADVERSARIAL)))
 def test_a_line_of_a_megabyte_takes_linear_time(line: str) -> None:
-    """A line fifteen times as long takes fifteen times the time, more on a busy machine; a quadratic pattern 200 times."""
+    """A line fifteen times as long takes fifteen times the time, more on a busy machine; a quadratic pattern, 200."""
     long = line + line[len(line) // 2 :] * 28
     assert len(long) > 800_000
 
