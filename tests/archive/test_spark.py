@@ -34,6 +34,7 @@ Report = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def spark() -> Iterator[SparkSession]:
     """One session for all tests, in a zone of its own: times must not depend on it."""
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # else workers run the first python3 of the PATH
     made = (
         SparkSession.builder.master("local[2]")
         .config("spark.ui.enabled", "false")

@@ -56,7 +56,7 @@ def test_it_shows_what_serve_shows_and_follows_the_log(tmp_path: Path) -> None:
     with textfile("--no-state", "--from-start", "--output", file, log), Exporter("--from-start", log) as exporter:
         for _ in range(2):
             wait_until(
-                lambda: file.exists() and counted(file.read_text()) == counted(exporter.page()), 60, "they differ"
+                lambda: file.exists() and counted(file.read_text()) == counted(exporter.page()), 300, "they differ"
             )
             assert "mail_recipients_total" in file.read_text()
             with log.open("a") as more:
@@ -85,7 +85,7 @@ def test_node_exporter_shows_it(tmp_path: Path) -> None:
                 theirs = counted(shown())
                 return bool(mine) and all(float(theirs.get(name, "nan")) == float(mine[name]) for name in mine)
 
-            wait_until(same, 60, "node_exporter shows something else")
+            wait_until(same, 300, "node_exporter shows something else")
             assert "node_textfile_scrape_error 0" in shown()
     finally:
         node.terminate()

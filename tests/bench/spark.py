@@ -35,7 +35,7 @@ def main(lines: int) -> None:
         print("|--:|---|--:|--:|--:|--:|", flush=True)
         for tasks in (1, 2, 4):
             command = [sys.executable, "-m", "tests.bench.spark", str(lines), str(tasks), name]
-            subprocess.run(command, check=True, env={**os.environ, "TZ": "UTC"})
+            subprocess.run(command, check=True, env={**os.environ, "TZ": "UTC", "PYSPARK_PYTHON": sys.executable})
 
 
 def measure(lines: int, tasks: int, folder: str) -> None:

@@ -235,8 +235,9 @@ def series(name: str, labels: dict[str, str]) -> str:
     return f"{name}{{{written}}}"
 
 
-def store(base: Path, samples: Iterable[tuple[str, float, float]], block: str = "2h") -> None:
-    """Write samples into the storage of a Prometheus that is not running, in blocks of a length."""
+def store(base: Path, samples: Iterable[tuple[str, float, float]], block: str = "54h") -> None:
+    """Write samples into the storage of a Prometheus that is not running, in blocks of a length: promtool reads all
+    samples once for each block."""
     with tempfile.NamedTemporaryFile("w", dir=base, suffix=".om") as file:
         file.writelines(f"{name} {value} {moment}\n" for name, value, moment in samples)
         file.write("# EOF\n")

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import promql_parser as promql
 import pytest
 import yaml
 from bouncemeter_exporter.grafana.rules import (
@@ -21,13 +22,15 @@ from bouncemeter_exporter.grafana.rules import (
 )
 
 from tests.conftest import GRAFANA, ROOT
-from tests.grafana.simulated import DAY, MTA, OURS, Server, by_day, run_promtool
+from tests.grafana.simulated import DAY, MTA, OURS, Server, by_day, rules_for, run_promtool
+from tests.grafana.test_dashboards import selectors
 
 pytestmark = pytest.mark.needs("prometheus")
 
 
 def promtool(folder: Path, server: Server, expected: Iterable[tuple[float, str, bool]], every: int = 1) -> None:
     """Check with promtool that alerts fire at the expected minutes, if rules are evaluated every `every` minutes."""
+    expected = list(expected)
     asked = [
         {
             "expr": f'count by (alertname) (ALERTS{{alertname=~"{name}",alertstate="firing"}}) > bool 0',
@@ -36,7 +39,8 @@ def promtool(folder: Path, server: Server, expected: Iterable[tuple[float, str, 
         }
         for minute, name, fires in expected
     ]
-    done = run_promtool(folder, server, asked, f"{every}m")
+    names = "|".join({name for _, name, _ in expected})
+    done = run_promtool(folder, server, asked, f"{every}m", names=names)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
@@ -98,6 +102,17 @@ def test_kubernetes_gets_the_same_rules() -> None:
     assert resource["spec"] == yaml.safe_load(as_prometheus(rules({})))
 
 
+def test_the_rules_for_an_alert_are_all_that_it_uses() -> None:
+    """Else a test would find that an alert does not fire because a rule that it uses was left out."""
+    records = {each["record"] for each in rules({}) if "record" in each}
+    for alert in (each["alert"] for each in rules({}) if "alert" in each):
+        found = rules_for(alert)
+        assert [each for each in rules({}) if each in found] == found
+        assert [each["alert"] for each in found if "alert" in each] == [alert]
+        used = {selector.name for each in found for selector, _ in selectors(promql.parse(each["expr"]))}
+        assert used & records == {each["record"] for each in found if "record" in each}, alert
+
+
 @pytest.mark.parametrize("hourly", [2, 60, 3000], ids=["tiny", "middle", "big"])
 @pytest.mark.parametrize("seed", range(int(os.environ.get("DAYS", "1"))))
 def test_ordinary_days_fire_no_alert(tmp_path: Path, hourly: float, seed: int) -> None:
@@ -128,7 +143,7 @@ def test_a_flood_from_a_provider_that_never_refused_before_fires(tmp_path: Path)
     server = Server(DAY, 60)
     for minute in range(900, 960):
         server.refuse(minute, "5.7", "yahoo", 5)
-    promtool(tmp_path, server, [(890, ".+", False), (908, f"{FLOOD}ByProvider", True)])
+    promtool(tmp_path, server, [(890, f"{FLOOD}.*|{TRICKLE}", False), (908, f"{FLOOD}ByProvider", True)])
 
 
 def test_one_message_to_many_recipients_is_not_a_flood(tmp_path: Path) -> None:
@@ -143,7 +158,10 @@ def test_a_slow_flood_fires_the_trickle_alert(tmp_path: Path) -> None:
     for minute in range(DAY + 300, 2 * DAY, 8):
         server.refuse(minute, "5.7", "google", 1)
     promtool(
-        tmp_path, server, [(DAY + 290, ".+", False), (DAY + 700, TRICKLE, True), (DAY + 700, FLOOD, False)], every=5
+        tmp_path,
+        server,
+        [(DAY + 290, f"{FLOOD}.*|{TRICKLE}", False), (DAY + 700, TRICKLE, True), (DAY + 700, FLOOD, False)],
+        every=5,
     )
 
 
@@ -151,7 +169,7 @@ def test_a_tiny_server_that_everybody_refuses_fires_the_trickle_alert(tmp_path: 
     server = Server(2 * DAY, 2, refused={("5.1", "other"): 0.01})
     for minute in range(DAY + 600, DAY + 900, 50):
         server.refuse(minute, "5.7", "google", 1)
-    promtool(tmp_path, server, [(DAY + 590, ".+", False), (DAY + 870, TRICKLE, True)], every=5)
+    promtool(tmp_path, server, [(DAY + 590, f"{FLOOD}.*|{TRICKLE}", False), (DAY + 870, TRICKLE, True)], every=5)
 
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["with its state", "without"])

@@ -7,6 +7,7 @@ import re
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
+from functools import cache
 
 import pytest
 from bouncemeter.blocks import Block, read_lines
@@ -162,6 +163,11 @@ def test_mutated_lines_give_the_same_entries_in_a_block(mta: str, seed: int) -> 
 
 def day(mta: str, number: int, seed: int, pause: float = 0.5) -> list[str]:
     """Lines of traffic, from two servers if the format has hosts, with an average pause of seconds between messages."""
+    return [*_day(mta, number, seed, pause)]
+
+
+@cache
+def _day(mta: str, number: int, seed: int, pause: float) -> list[str]:
     stamp = {"postfix": "%b %e %H:%M:%S", "exim": "%Y-%m-%d %H:%M:%S"}[mta]
     found = []
     for moment, line in traffic(mta, lambda _: pause, seed):

@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from itertools import count
 from pathlib import Path
+from statistics import median
 
 import bcrypt
 import pytest
@@ -370,11 +371,13 @@ def test_the_answer_names_its_own_type_and_encoding() -> None:
 @pytest.mark.slow
 def test_scrapes_on_a_kept_connection_do_not_wait_for_nagle() -> None:
     with Exporter(LOG) as exporter, closing(HTTPConnection("127.0.0.1", exporter.port)) as to:
-        began = time.monotonic()
+        times = []
         for _ in range(100):
+            began = time.monotonic()
             to.request("GET", "/-/healthy")
             to.getresponse().read()
-        assert time.monotonic() - began < 3  # 100 times 40 ms are 4
+            times.append(time.monotonic() - began)
+        assert median(times) < 0.035  # all would take 40 ms or more; on a busy machine some do
 
 
 def test_the_process_is_measured() -> None:

@@ -207,7 +207,7 @@ def test_a_hostile_log_makes_no_large_page() -> None:
     page = StatusPage(lambda: snapshot, [], lambda: None, lambda: True, "/metrics", limits)
     begun = time.process_time()
     assert len(page.render()) < 60_000
-    assert time.process_time() - begun < 0.25
+    assert time.process_time() - begun < 1
     assert time.time() >= now
 
 

@@ -221,7 +221,7 @@ def test_a_search_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pyte
     begun = time.monotonic()
     with pytest.raises(TracingError, match="took longer than 1 s"):
         searching(tmp_path, code).message("4A1B2C3D57")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 120
 
 
 def test_an_answer_that_is_too_long_is_not_read(tmp_path: Path) -> None:
@@ -298,11 +298,10 @@ def test_stopping_ends_a_search(tmp_path: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(threading, "excepthook", lambda _: None)  # the connection breaks off
             asked.start()
-            wait_until(lambda: bool(children(exporter.process.pid)), 20, "a search has begun")
+            wait_until(lambda: bool(children(exporter.process.pid)), 120, "a search has begun")
             child = children(exporter.process.pid)[0]
-            begun = time.monotonic()
             assert exporter.value(f'bouncemeter_source_up{{source="{large}"}}') == 1
-            assert time.monotonic() - begun < 3
+            assert child in children(exporter.process.pid)  # it was answered before the search ended
             exporter.process.send_signal(signal.SIGTERM)
             assert exporter.process.wait(timeout=10) == 0
             asked.join(10)

@@ -217,5 +217,5 @@ def test_nothing_is_dropped_when_lines_come_faster_than_they_can_be_read(tmp_pat
         size = exporter.value(f"bouncemeter_source_size_bytes{name}")
         assert size is not None
         assert (exporter.value(f"bouncemeter_source_offset_bytes{name}") or 0) < size
-        exporter.wait_for_value(f'bouncemeter_lines_total{{mta="postfix",result="event",source="{log}"}}', 60_000, 60)
+        exporter.wait_for_value(f'bouncemeter_lines_total{{mta="postfix",result="event",source="{log}"}}', 60_000, 300)
         assert exporter.value(f"bouncemeter_source_offset_bytes{name}") == log.stat().st_size
