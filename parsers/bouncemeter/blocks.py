@@ -176,7 +176,22 @@ class Block:
     def by_period(self, length: float) -> Iterator[tuple[int | None, Block]]:
         """The entries, cut into blocks wherever the time enters a later period of so many seconds. Each comes with the
         number of its period since 1970 UTC; None if no entry so far has a time. An entry that is late stays with those
-        around it. Lines are not counted."""
+        around it. The last block counts all lines; without an entry, there is one block that counts them."""
+        at, last = None, Block()
+        for following, part in self._by_period(length):
+            if not last.empty:
+                yield at, last
+            at, last = following, part
+        last.events, last.other, last.unparsed, last.why = self.events, self.other, self.unparsed, self.why
+        yield at, last
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has no entry."""
+        return not self.entries and self.rows is None
+
+    def _by_period(self, length: float) -> Iterator[tuple[int | None, Block]]:
+        """The blocks, without the numbers of lines."""
         if self.rows is None:
             yield from ((at, Block(entries=part)) for at, part in _runs(self.entries, _periods(self.entries, length)))
             return

@@ -149,6 +149,17 @@ def test_at_every_moment_the_numbers_are_the_report_s(archive: Path, seed: int) 
         assert trimmed(totals(kept.at(moment))) == trimmed(reported(logs(*names), moment)), moment
 
 
+def test_all_lines_are_counted_by_the_end(archive: Path) -> None:
+    kept = Kept()
+    backfill(Past(logs(archive), 60), DAY, kept)
+    counted = Counter[str]()
+    for (_, _, result), number in kept.at(kept.pieces[-1].times[-1])["bouncemeter_lines_total"].items():
+        counted[result] += int(number)
+    lines = summarise(logs(archive), 1).lines
+    assert counted == lines
+    assert lines["other"]
+
+
 def test_every_counter_begins_at_zero(archive: Path) -> None:
     kept, begun = Kept(), dict[Any, float]()
     backfill(Past(logs(archive), 60), DAY, kept)

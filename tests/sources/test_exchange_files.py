@@ -20,7 +20,7 @@ def test_exchange_logs_are_put_in_order_by_the_date_in_their_header(tmp_path: Pa
     for name, hour in hours.items():
         (tmp_path / name).write_text(MSGTRK.format(hour))
     found = oldest_first([tmp_path / name for name in hours], None)
-    assert [path.name for path in found] == sorted(hours, key=lambda name: hours[name])
+    assert [path.name for path, _ in found] == sorted(hours, key=lambda name: hours[name])
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -94,16 +94,15 @@ class Past:
         step: Seconds between samples.
         period: What to count; what comes before is remembered, as in a report.
         senders: The groups of senders to count by.
-        say: Called with a sentence about what is left out.
     """
 
     logs: Logs
     step: int
     period: Period = ALWAYS
     senders: SenderGroups = field(default_factory=lambda: SenderGroups({}))
-    say: Callable[[str], None] = lambda _: None
     counters: Counters = field(default_factory=Counters)
     ledger: Ledger = field(default_factory=Ledger)
+    _lines: Tally[Labels] = field(default_factory=Tally)
     _shown: Snapshot = field(init=False)
 
     def samples(self) -> Iterator[tuple[int, list[Family]]]:
@@ -115,16 +114,19 @@ class Past:
         """
         self.ledger.senders = bool(self.senders.names)
         self.counters.name_senders(self.senders)
-        readers: dict[int, Part] = {}
+        announced: set[str | None] = {None}
         waiting: list[Part] = []
         now: int | None = None
         begin = None if self.period.since is None else int(self.period.since // self.step)
         for part in in_order(self.logs, self.step, "Reading"):
-            readers[id(part.log)] = part
-            if part.log.parser is not None and (part.log.parser.name,) not in self._announced():
-                self.counters.announce(part.log.parser.name)
+            if part.mta is not None and part.mta not in announced:
+                announced.add(part.mta)
+                self.counters.announce(part.mta)
             at = part.period
             if at is not None and begin is not None and at < begin:
+                self._count(part)
+                continue
+            if part.block.empty:
                 self._count(part)
                 continue
             if now is None and at is None:
@@ -133,7 +135,7 @@ class Past:
                     break
                 continue
             if at is not None and (now is None or at > now) and not self.period.ended(at * self.step):
-                yield from self._until(now, at, readers)
+                yield from self._until(now, at)
                 now = at
             for each in (*waiting, part):
                 self._count(each)
@@ -141,34 +143,31 @@ class Past:
         if now is None:
             raise SourceError(f"no line in {', '.join(self.logs.named)} has a time{self.period.bounded * ' in it'}")
         self.ledger.memory.forget_old()
-        yield self._sample(now + 1, readers)
-
-    def _announced(self) -> set[Labels]:
-        return {labels[:1] for labels in self.counters.bounces_by_class.values}
+        yield self._sample(now + 1)
 
     def _count(self, part: Part) -> None:
         count_parts(self.ledger, part.block, [PeriodPart(self.period, self.counters)])
+        if part.mta is not None:
+            block = part.block
+            for result, number in (("event", block.events), ("other", block.other), ("unparsed", block.unparsed)):
+                self._lines[SOURCE, part.mta, result] += number
 
-    def _until(self, now: int | None, at: int, readers: dict[int, Part]) -> Iterator[tuple[int, list[Family]]]:
+    def _until(self, now: int | None, at: int) -> Iterator[tuple[int, list[Family]]]:
         """The samples after a period, up to the beginning of a later one."""
         if now is None:
-            yield self._sample(at, readers)
+            yield self._sample(at)
         elif (at - now) * self.step > GAP:
-            yield self._sample(now + 1, readers)
-            yield self._sample(at, readers)
+            yield self._sample(now + 1)
+            yield self._sample(at)
         else:
-            yield (last := self._sample(now + 1, readers))
+            yield (last := self._sample(now + 1))
             for moment in range(now + 2, at + 1):
                 yield self._silent(moment, last[1])
 
-    def _sample(self, at: int, readers: dict[int, Part]) -> tuple[int, list[Family]]:
-        lines: Tally[Labels] = Tally()
-        for part in readers.values():
-            if part.log.parser is not None:
-                for result, number in part.log.counts.items():
-                    lines[SOURCE, part.log.parser.name, result] += number
+    def _sample(self, at: int) -> tuple[int, list[Family]]:
         numbers = {**self.counters.numbers(), "lines": {}, "dropped": {}}
-        self._shown = replace(take_snapshot(self.counters, self.ledger.memory, (), numbers), lines=lines)
+        snapshot = take_snapshot(self.counters, self.ledger.memory, (), numbers)
+        self._shown = replace(snapshot, lines=dict(self._lines))
         moment = at * self.step
         families = MailCollector(lambda: self._shown, (), lambda: None, lambda: moment).families()
         up = Family("up", "gauge", "Prometheus' own: 1 if the exporter answers.")

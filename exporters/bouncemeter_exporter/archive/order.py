@@ -11,7 +11,6 @@ from bouncemeter.blocks import Block
 
 from bouncemeter_exporter.reporting.logs import Logs
 from bouncemeter_exporter.reporting.progress import Advance, progress
-from bouncemeter_exporter.sources.log import LogReader, first_time
 
 __all__ = ["Part", "in_order"]
 
@@ -26,12 +25,12 @@ class Part(NamedTuple):
     Attributes:
         period: The period's number, since 1970 UTC; that of the part before if these have no time, None if there is
             none.
-        log: What has read them, and counts lines.
-        block: The entries.
+        mta: The log's format; None before it is known.
+        block: The entries. The lines of a log are counted by the last of the parts that are read together.
     """
 
     period: int | None
-    log: LogReader
+    mta: str | None
     block: Block
 
 
@@ -48,7 +47,7 @@ def in_order(logs: Logs, length: float, task: str) -> Iterator[Part]:
     """
     with progress(sum(path.stat().st_size for path in logs.paths if path), task) as advance:
         begins = sorted(
-            [(first_time(path, logs.parser) if path else 0.0, place) for place, path in enumerate(logs.paths)]
+            [(logs.begins[path] if path else 0.0, place) for place, path in enumerate(logs.paths)]
             + [(0.0, len(logs.paths) + place) for place in range(len(logs.journals))],
             reverse=True,
         )
@@ -78,4 +77,4 @@ def _parts(logs: Logs, place: int, length: float, latest: int, advance: Advance)
         for period, part in block.by_period(length):
             if period is not None and period <= latest:
                 at = period if at is None else max(at, period)
-            yield Part(at, log, part)
+            yield Part(at, log.parser.name if log.parser else None, part)

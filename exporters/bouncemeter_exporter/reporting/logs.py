@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +44,7 @@ class Logs:
         named: The arguments that named them: a log named itself, not by a directory, must have a known format.
         say: Called with a sentence about each log of a directory or pattern that is skipped, and about each log with
             outcomes of which none can be read.
+        begins: When each file begins, in seconds since 1970 UTC; 0 if it is the only one.
     """
 
     paths: Sequence[Path | None]
@@ -51,6 +52,7 @@ class Logs:
     parser: Parser | None
     named: Sequence[str]
     say: Callable[[str], None]
+    begins: Mapping[Path, float]
 
     @staticmethod
     def find(
@@ -69,11 +71,12 @@ class Logs:
         found = log_files((each for each in named if each != STDIN and each not in journals), say)
         if period.since is not None:
             found = [path for path in found if path.stat().st_mtime >= period.since - BEFORE]
-        paths: list[Path | None] = list(oldest_first(found, chosen))
+        ordered = oldest_first(found, chosen)
+        paths: list[Path | None] = [path for path, _ in ordered]
         paths += [None] * (STDIN in named)
         if not paths and not journals:
             raise SourceError(f"there is no log {'of that time ' if period.bounded else ''}in {', '.join(named)}")
-        return Logs(paths, journals, chosen, named, say)
+        return Logs(paths, journals, chosen, named, say, dict(ordered))
 
     def read(
         self, task: str, about: Search = EVERYTHING, on_unparsed: OnUnparsed | None = None

@@ -14,7 +14,7 @@ from bouncemeter.plugin import BlockReader, Clock, LineReader, MessageIDReader, 
 from bouncemeter_exporter.sources.lines import SourceError, open_log, read_text
 from bouncemeter_exporter.sources.search import EVERYTHING, Search
 
-__all__ = ["SAMPLE", "LogReader", "ResultCounts", "UnknownFormatError", "first_time", "oldest_first", "unlike"]
+__all__ = ["SAMPLE", "LogReader", "ResultCounts", "UnknownFormatError", "oldest_first", "unlike"]
 
 SAMPLE = 2000
 SAMPLE_SIZE = 4_000_000
@@ -176,23 +176,21 @@ def unlike(log: LogReader) -> str:
     return f"{log.name}: no line is of the format {log.parser.name if log.parser else ''} that was named for it"
 
 
-def oldest_first(paths: Sequence[Path], parser: Parser | None) -> list[Path]:
-    """Logs in the order in which they were written: by the time in their header, else by the first time in each, so
-    that a deferral comes before the end in the next file. (A shell lists `mail.log` before `mail.log.1`.)
+def oldest_first(paths: Sequence[Path], parser: Parser | None) -> list[tuple[Path, float]]:
+    """Logs in the order in which they were written, so that a deferral comes before the end in the next file. (A shell
+    lists `mail.log` before `mail.log.1`.) Each comes with the time at which it begins, in seconds since 1970 UTC: that
+    in its header, else the first in it, else that of its last change; or 0 if it is the only one.
 
     Raises:
         SourceError: A file cannot be read.
     """
-    return sorted(paths, key=lambda path: (first_time(path, parser), path.name)) if len(paths) > 1 else list(paths)
+    if len(paths) < 2:
+        return [(path, 0.0) for path in paths]
+    return sorted(((path, _first_time(path, parser)) for path in paths), key=lambda each: (each[1], each[0].name))
 
 
-def first_time(path: Path, parser: Parser | None) -> float:
-    """When a log begins, in seconds since 1970 UTC: the time in its header, else the first in its beginning, else the
-    time of its last change.
-
-    Raises:
-        SourceError: The file cannot be read.
-    """
+def _first_time(path: Path, parser: Parser | None) -> float:
+    """When a log begins."""
     stat = path.stat()
     last_change = stat.st_mtime
     if not S_ISREG(stat.st_mode):  # a pipe can be read once
