@@ -14,6 +14,7 @@ from bouncemeter_exporter.archive.facts import WAITING
 from bouncemeter_exporter.counting.facts import FactKind
 from bouncemeter_exporter.counting.memory import MAX_AGE
 from bouncemeter_exporter.records import rfc3339
+from bouncemeter_exporter.reporting.report import class_rows, provider_rows, reason_rows
 
 __all__ = ["report"]
 
@@ -57,10 +58,10 @@ def report(entries: DataFrame, recipients: DataFrame) -> dict[str, Any]:
         "bounces": {name: soft_or_hard[name] for name in ("soft", "hard")},
         "rejections": attempts["rejected"],
         "notifications": sum(row["number"] for row in _of(rows, FactKind.NOTIFICATION) if row["outcome"] != "deferred"),
-        "classes": _classes(bounced),
+        "classes": class_rows(_classes(bounced)),
         "codes": _codes(bounced),
-        "reasons": _reasons(bounced),
-        "providers": _providers([*bounced, *(row for row in ended if row["outcome"] == "delivered")]),
+        "reasons": reason_rows(_reasons(bounced)),
+        "providers": provider_rows(_providers([*bounced, *(row for row in ended if row["outcome"] == "delivered")])),
         "from": _moment(min((row["first"] for row in counted if row["first"] is not None), default=None)),
         "to": _moment(max((row["last"] for row in counted if row["last"] is not None), default=None)),
     }
@@ -89,17 +90,13 @@ def _moment(microseconds: int | None) -> str | None:
     return rfc3339(None if microseconds is None else microseconds / 1e6)
 
 
-def _classes(bounced: list[Row]) -> list[dict[str, Any]]:
-    recipients, messages = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+def _classes(bounced: list[Row]) -> dict[tuple[str, str], Counter[str]]:
+    found: dict[tuple[str, str], Counter[str]] = {}
     for row in bounced:
-        name = label(code_of(row["code"]))[0], row["kind"]
-        recipients[name] += row["number"]
-        messages[name] += row["first"]
-    made = [
-        {"class": name, "kind": kind, "recipients": number, "messages": messages[name, kind]}
-        for (name, kind), number in recipients.items()
-    ]
-    return sorted(made, key=lambda row: (-row["recipients"], row["class"], row["kind"]))
+        counts = found.setdefault((row["kind"], label(code_of(row["code"]))[0]), Counter())
+        counts["recipients"] += row["number"]
+        counts["messages"] += row["first"]
+    return found
 
 
 def _codes(bounced: list[Row]) -> list[dict[str, Any]]:
@@ -119,23 +116,15 @@ def _codes(bounced: list[Row]) -> list[dict[str, Any]]:
     return sorted(made, key=lambda row: (-row["recipients"], row["code"]))
 
 
-def _reasons(bounced: list[Row]) -> list[dict[str, Any]]:
+def _reasons(bounced: list[Row]) -> dict[tuple[str, str], Counter[str]]:
     found: dict[tuple[str, str], Counter[str]] = {}
     for row in bounced:
         found.setdefault((row["reason"] or "other", row["provider"]), Counter())[row["kind"]] += row["number"]
-    made = [
-        {"reason": reason, "provider": provider, "soft": each["soft"], "hard": each["hard"]}
-        for (reason, provider), each in found.items()
-    ]
-    return sorted(made, key=lambda row: (-(row["soft"] + row["hard"]), row["reason"], row["provider"]))
+    return found
 
 
-def _providers(rows: list[Row]) -> list[dict[str, Any]]:
+def _providers(rows: list[Row]) -> dict[str, Counter[str]]:
     found: dict[str, Counter[str]] = {}
     for row in rows:
         found.setdefault(row["provider"], Counter())[row["kind"] or "delivered"] += row["number"]
-    made = [
-        {"provider": name, "delivered": each["delivered"], "soft": each["soft"], "hard": each["hard"]}
-        for name, each in found.items()
-    ]
-    return sorted(made, key=lambda row: (-(row["delivered"] + row["soft"] + row["hard"]), row["provider"]))
+    return found

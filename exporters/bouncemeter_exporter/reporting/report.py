@@ -17,7 +17,7 @@ from bouncemeter_exporter.counting.ordinary import OrdinaryMail
 from bouncemeter_exporter.records import Redactor, rfc3339
 from bouncemeter_exporter.reporting.breakdown import BREAKDOWNS, MAX_NAMES, Breakdown, text_of
 
-__all__ = ["MAX_CODES", "TOP", "CodeRow", "Report", "Summary", "compared"]
+__all__ = ["MAX_CODES", "TOP", "CodeRow", "Report", "Summary", "class_rows", "compared", "provider_rows", "reason_rows"]
 
 TOP = 10
 """Rows of a table that are shown, unless somebody asks for more or fewer."""
@@ -171,30 +171,6 @@ class Report:
             for name, row in rows
         ]
 
-    def classes(self) -> list[Row]:
-        """Classes by number of recipients, most first, each with the number of messages that these belong to."""
-        rows = [
-            {"class": code_class, "kind": kind, "recipients": row["recipients"], "messages": row["messages"]}
-            for (kind, code_class), row in self._classes.items()
-        ]
-        return sorted(rows, key=lambda row: (-row["recipients"], row["class"], row["kind"]))
-
-    def providers(self) -> list[Row]:
-        """Providers by number of recipients, most first."""
-        rows = [
-            {"provider": name, "delivered": row["delivered"], "soft": row["soft"], "hard": row["hard"]}
-            for name, row in self._providers.items()
-        ]
-        return sorted(rows, key=lambda row: (-(row["delivered"] + row["soft"] + row["hard"]), row["provider"]))
-
-    def reasons(self) -> list[Row]:
-        """Reasons and who gave them, by number of recipients, most first."""
-        rows = [
-            {"reason": reason, "provider": provider, "soft": row["soft"], "hard": row["hard"]}
-            for (reason, provider), row in self._reasons.items()
-        ]
-        return sorted(rows, key=lambda row: (-(row["soft"] + row["hard"]), row["reason"], row["provider"]))
-
     def as_json(self, lines: Mapping[str, int], waiting: int, top: int = TOP, hidden: Redactor | None = None) -> Row:
         """The report as `report --format json` prints it.
 
@@ -214,14 +190,53 @@ class Report:
             "bounces": {name: self.bounces[name] for name in ("soft", "hard")},
             "rejections": self.rejections,
             "notifications": self.notifications,
-            "classes": self.classes(),
+            "classes": class_rows(self._classes),
             "codes": self.codes(),
-            "reasons": self.reasons(),
-            "providers": self.providers(),
+            "reasons": reason_rows(self._reasons),
+            "providers": provider_rows(self._providers),
             "from": rfc3339(self._first),
             "to": rfc3339(self._last),
             **self.breakdown.as_json(top, hidden),
         }
+
+
+def class_rows(classes: Mapping[tuple[str, str], Mapping[str, int]]) -> list[Row]:
+    """Classes by number of recipients, most first, each with the number of messages that these belong to.
+
+    Args:
+        classes: By kind and class, the `recipients` and the `messages`.
+    """
+    rows = [
+        {"class": code_class, "kind": kind, "recipients": row["recipients"], "messages": row["messages"]}
+        for (kind, code_class), row in classes.items()
+    ]
+    return sorted(rows, key=lambda row: (-row["recipients"], row["class"], row["kind"]))
+
+
+def provider_rows(providers: Mapping[str, Mapping[str, int]]) -> list[Row]:
+    """Providers by number of recipients, most first.
+
+    Args:
+        providers: By provider, the recipients `delivered`, `soft` and `hard`.
+    """
+    rows = [
+        {"provider": name, "delivered": row["delivered"], "soft": row["soft"], "hard": row["hard"]}
+        for name, row in providers.items()
+    ]
+    return sorted(rows, key=lambda row: (-(row["delivered"] + row["soft"] + row["hard"]), row["provider"]))
+
+
+def reason_rows(reasons: Mapping[tuple[str, str], Mapping[str, int]]) -> list[Row]:
+    """Reasons and who gave them, by number of recipients, most first.
+
+    Args:
+        reasons: By reason and provider, the recipients `soft` and `hard`.
+    """
+    rows = [
+        {"reason": reason, "provider": provider, "soft": row["soft"], "hard": row["hard"]}
+        for (reason, provider), row in reasons.items()
+    ]
+    return sorted(rows, key=lambda row: (-(row["soft"] + row["hard"]), row["reason"], row["provider"]))
 
 
 class Summary(NamedTuple):
