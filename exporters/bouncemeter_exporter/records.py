@@ -14,7 +14,7 @@ from bouncemeter.event import Event, Step
 from bouncemeter.knowledge.providers import provider_of
 from bouncemeter.knowledge.reasons import reason_of
 
-__all__ = ["Record", "Redactor", "record", "rfc3339", "values"]
+__all__ = ["SHORTEST_KEY", "Record", "Redactor", "record", "rfc3339", "values"]
 
 E = TypeVar("E", Event, Step, Event | Step)
 
@@ -68,6 +68,10 @@ def values(event: Event, hidden: Redactor | None = None) -> Record:
         "text": shown.text,
         "stage": event.stage,
     }
+
+
+SHORTEST_KEY = 16
+"""Bytes of a key: one that is shorter could be found by trying."""
 
 
 class Redactor:

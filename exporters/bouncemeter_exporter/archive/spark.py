@@ -32,7 +32,7 @@ from bouncemeter_exporter.archive.columns import EVENT, SHORT, Row, batches, pla
 from bouncemeter_exporter.archive.entries import ENTRY, NEEDED, ORDER, SERVER, Rows
 from bouncemeter_exporter.archive.facts import FACT, facts
 from bouncemeter_exporter.archive.logs import PART, Part, find, read
-from bouncemeter_exporter.records import Redactor
+from bouncemeter_exporter.records import SHORTEST_KEY, Redactor
 from bouncemeter_exporter.sources.lines import Lines, SourceError
 from bouncemeter_exporter.sources.log import LogReader, UnknownFormatError
 
@@ -126,7 +126,7 @@ class _Reader(DataSourceReader):
         self._size, self._everything = max(1, int(options.get("partbytes", PART))), everything
         key = options.get("redactkeyfile")
         wanted = _is_true(options.get("redact")) or key is not None
-        self._hidden = Redactor(_checked(Path(key).read_bytes()) if key else None) if wanted else None
+        self._hidden = _redactor(Path(key).read_bytes() if key else None, redact=wanted)
 
     def partitions(self) -> list[InputPartition]:
         """The parts of the logs; this runs at the driver."""
@@ -213,15 +213,16 @@ def _read(
         column(host, "string").alias("host"),
         F.unix_micros(column(written, "timestamp")).alias("written"),
     )
-    hidden = Redactor(None if redact_key is None else _checked(redact_key)) if redact or redact_key else None
+    hidden = _redactor(redact_key, redact=redact)
     wanted = _schema(ENTRY if everything else _EVENT)
     return chosen.mapInArrow(partial(_entries, log_format=log_format, hidden=hidden, everything=everything), wanted)
 
 
-def _checked(key: bytes) -> bytes:
-    if len(key) < 16:
-        raise ValueError(f"a key of {len(key)} bytes is too short; it needs 16 or more")
-    return key
+def _redactor(key: bytes | None, *, redact: bool) -> Redactor | None:
+    """What hides addresses, if that is wanted: with a key, or without."""
+    if key is not None and len(key) < SHORTEST_KEY:
+        raise ValueError(f"a key of {len(key)} bytes is too short; it needs {SHORTEST_KEY} or more")
+    return Redactor(key) if redact or key is not None else None
 
 
 def _check_lines(known: Parser) -> None:
@@ -321,7 +322,7 @@ def recipients(entries: DataFrame, *, redact: bool = False, redact_key: bytes | 
     if entries.isStreaming:
         raise ValueError("recipients needs all entries in order: write the stream into a table, and read that")
     ordered = entries.select(*NEEDED).repartition(*SERVER).sortWithinPartitions(*SERVER, *ORDER)
-    hidden = Redactor(None if redact_key is None else _checked(redact_key)) if redact or redact_key else None
+    hidden = _redactor(redact_key, redact=redact)
     return ordered.mapInArrow(partial(_facts, hidden=hidden), _schema(FACT))
 
 

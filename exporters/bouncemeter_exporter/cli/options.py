@@ -158,7 +158,7 @@ def use_config(config: Path | None) -> None:
 
 def redactor(redact: bool, key: Path | None) -> Redactor | None:  # noqa: FBT001 - as typer gives it
     """What hides addresses, if that is wanted."""
-    from bouncemeter_exporter.records import Redactor
+    from bouncemeter_exporter.records import SHORTEST_KEY, Redactor
 
     if key is None:
         return Redactor() if redact else None
@@ -166,8 +166,8 @@ def redactor(redact: bool, key: Path | None) -> Redactor | None:  # noqa: FBT001
         secret = key.read_bytes()
     except OSError as error:
         fail(f"cannot read {key}: {error.strerror}", 2)
-    if len(secret) < 16:
-        fail(f"{key} has {len(secret)} bytes; a key needs 16 or more: head -c 32 /dev/urandom > {key}", 2)
+    if len(secret) < SHORTEST_KEY:
+        fail(f"{key} has {len(secret)} bytes; a key needs {SHORTEST_KEY} or more: head -c 32 /dev/urandom > {key}", 2)
     return Redactor(secret)
 
 
