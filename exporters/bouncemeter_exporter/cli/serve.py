@@ -4,48 +4,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bouncemeter_exporter.cli.following import FollowedConfig, FromStart, NoState, Sources, StateFile, followed
 from bouncemeter_exporter.cli.options import FormatOf, collect_garbage_seldom, fail, say
 
-__all__ = ["FollowedConfig", "FromStart", "NoState", "Sources", "StateFile", "serve"]
-
-
-Sources = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="SOURCE",
-        help="Files, FIFOs, directories, glob patterns; - for standard input; journal:, journal:UNIT,"
-        " journal:FIELD=VALUE or journal:/DIRECTORY for the systemd journal; udp:HOST:PORT, tcp:HOST:PORT,"
-        " unix:/PATH or unix-stream:/PATH to listen for syslog. Without one, this machine's own mail log.",
-    ),
-]
-FollowedConfig = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML; flags override the file.")
-]
-StateFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--state",
-        metavar="FILE",
-        help="File that keeps positions, counts and messages across restarts.",
-        show_default="state.db in $STATE_DIRECTORY, /var/lib/bouncemeter (root), ~/.local/state/bouncemeter, or on"
-        " Windows %PROGRAMDATA%\\bouncemeter",
-    ),
-]
-NoState = Annotated[bool, typer.Option("--no-state", help="Keep no state: start afresh every time.")]
-FromStart = Annotated[
-    bool | None,
-    typer.Option(
-        "--from-start/--from-end",
-        help="Read a file without a saved position from its start.",
-        show_default="from its end",
-    ),
-]
+__all__ = ["serve"]
 
 
 def serve(
@@ -119,31 +86,24 @@ def serve(
     from bouncemeter_exporter.checking.everything import check_config
     from bouncemeter_exporter.checking.finding import Level, worst
     from bouncemeter_exporter.checking.terminal import show_findings
-    from bouncemeter_exporter.config import Config, ConfigError, SourceConfig, read_config, seconds
+    from bouncemeter_exporter.config import Config, ConfigError, seconds
     from bouncemeter_exporter.grafana.rules import thresholds
     from bouncemeter_exporter.serving.access import WebConfigError
     from bouncemeter_exporter.serving.exporter import Exporter
     from bouncemeter_exporter.serving.state import StateError
     from bouncemeter_exporter.serving.status import Limit
-    from bouncemeter_exporter.sources.found import this_machines
     from bouncemeter_exporter.sources.lines import SourceError
 
-    @cache
-    def own() -> tuple[SourceConfig, ...]:
-        return tuple(SourceConfig(each, format_of) for each in this_machines(say))
+    follow = followed(sources, config, format_of, from_start, state, no_state)
 
     def read() -> Config:
-        settings = read_config(config) if config else Config()
-        named = tuple(SourceConfig(each, format_of) for each in sources or []) or settings.sources
+        settings = follow()
         return replace(
             settings,
-            sources=named or own(),
-            from_start=settings.from_start if from_start is None else from_start,
             listen_address=listen_address or settings.listen_address,
             telemetry_path=telemetry_path or settings.telemetry_path,
             trace=settings.trace if trace is None else trace,
             web_config=web_config or settings.web_config,
-            state=None if no_state else state or settings.state,
             max_age=seconds(ledger_max_age) if ledger_max_age else settings.max_age,
             max_messages=ledger_max_messages or settings.max_messages,
         )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bouncemeter_exporter.cli.following import FollowedConfig, FromStart, NoState, Sources, StateFile, followed
 from bouncemeter_exporter.cli.options import FormatOf, collect_garbage_seldom, fail, say
-from bouncemeter_exporter.cli.serve import FollowedConfig, FromStart, NoState, Sources, StateFile
 
 __all__ = ["textfile"]
 
@@ -46,9 +44,8 @@ def textfile(
     from bouncemeter.plugin import ParserNotFoundError
 
     from bouncemeter_exporter.archive.textfile import Textfile
-    from bouncemeter_exporter.config import Config, ConfigError, SourceConfig, read_config, seconds
+    from bouncemeter_exporter.config import ConfigError, seconds
     from bouncemeter_exporter.serving.state import StateError
-    from bouncemeter_exporter.sources.found import this_machines
     from bouncemeter_exporter.sources.lines import SourceError
 
     if output.suffix != ".prom":
@@ -58,27 +55,14 @@ def textfile(
     if once and no_state:
         fail("--once needs the state: each run goes on where the last one stopped", 2)
 
-    @cache
-    def own() -> tuple[SourceConfig, ...]:
-        return tuple(SourceConfig(each, format_of) for each in this_machines(say))
-
-    def read() -> Config:
-        settings = read_config(config) if config else Config()
-        named = tuple(SourceConfig(each, format_of) for each in sources or []) or settings.sources
-        return replace(
-            settings,
-            sources=named or own(),
-            from_start=settings.from_start if from_start is None else from_start,
-            state=None if no_state else state or settings.state,
-        )
-
+    read = followed(sources, config, format_of, from_start, state, no_state)
     try:
-        followed = Textfile(read(), output, seconds(interval), say, read, once=once)
+        file = Textfile(read(), output, seconds(interval), say, read, once=once)
     except (ParserNotFoundError, SourceError, StateError) as error:
         fail(error)
     except (ConfigError, ValueError) as error:
         fail(error, 2)
     collect_garbage_seldom()
-    followed.run()
-    if followed.failed:
+    file.run()
+    if file.failed:
         raise typer.Exit(1)

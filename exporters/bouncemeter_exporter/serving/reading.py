@@ -174,15 +174,13 @@ class Reading:
             if uncommitted and (not busy or time.monotonic() - committed > PAUSE):
                 self._commit()
                 committed, uncommitted = time.monotonic(), False
+            if not busy and not self._caught_up.is_set():
+                self._caught_up.set()
+                self._counters.catching_up = False
+                self._tell(self._summary())
+            self._turned()
             if not busy:
-                if not self._caught_up.is_set():
-                    self._caught_up.set()
-                    self._counters.catching_up = False
-                    self._tell(self._summary())
-                self._turned()
                 self._wait()
-            else:
-                self._turned()
         if uncommitted and self._state_writable:
             self._commit()
 
