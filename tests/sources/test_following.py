@@ -396,7 +396,29 @@ class TestRotation:
         log.touch()
         follower = Follower(log)
         follower.poll()
+        time.sleep(0.05)  # it was seen empty in two ticks of the clock of files
+        follower.poll()
         perform(follower, lambda: (write(log, 1), rename(log), write(log, 2)), running=running)
+        assert follower.poll() == [1, 2]
+
+    def test_an_empty_log_that_is_filled_in_the_tick_of_the_last_look(
+        self, log: Path, running: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log.touch()
+        tick = log.stat().st_mtime_ns
+        follower = Follower(log)
+        for tick in (tick + 10_000_000, tick + 20_000_000):
+            monkeypatch.setattr(file.time, "clock_gettime_ns", lambda _, now=tick: now)
+            follower.turn()
+        follower.commit()
+
+        def fill() -> None:
+            write(log, 1)
+            os.utime(log, ns=(tick, tick))
+            rename(log)
+            write(log, 2)
+
+        perform(follower, fill, running=running)
         assert follower.poll() == [1, 2]
 
     @pytest.mark.needs("another user")
