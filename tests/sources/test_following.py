@@ -407,8 +407,9 @@ class TestRotation:
         log.touch()
         tick = log.stat().st_mtime_ns
         follower = Follower(log)
-        for tick in (tick + 10_000_000, tick + 20_000_000):
-            monkeypatch.setattr(file.time, "clock_gettime_ns", lambda _, now=tick: now)
+        for _ in range(2):
+            tick += 10_000_000
+            monkeypatch.setattr(time, "clock_gettime_ns", lambda _, now=tick: now)
             follower.turn()
         follower.commit()
 
