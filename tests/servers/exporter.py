@@ -18,21 +18,28 @@ OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
 
 class Exporter:
-    """`bouncemeter serve` on a free port, for use in a `with`; leaving it sends SIGTERM and expects exit code 0."""
+    """`bouncemeter serve` on a free port, for use in a `with`; leaving it sends SIGTERM and expects exit code 0.
+
+    `first` is Python that the process runs before.
+    """
 
     def __init__(
-        self, *words: str | Path, stdin: int | None = subprocess.DEVNULL, listen: str = "127.0.0.1:{}"
+        self,
+        *words: str | Path,
+        stdin: int | None = subprocess.DEVNULL,
+        listen: str = "127.0.0.1:{}",
+        first: str = "pass",
     ) -> None:
         self.port = free_port()
         self.words = [*map(str, words), "--web.listen-address", listen.format(self.port)]
         if "--state" not in self.words:
             self.words.append("--no-state")
-        self.stdin = stdin
+        self.stdin, self.program = stdin, f"{first}; from bouncemeter_exporter.cli import main; main()"
         self.said: list[str] = []
 
     def __enter__(self) -> Exporter:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bouncemeter_exporter", "serve", *self.words],
+            [sys.executable, "-c", self.program, "serve", *self.words],
             stdin=self.stdin,
             stderr=subprocess.PIPE,
             env={**os.environ, "TZ": "UTC"},

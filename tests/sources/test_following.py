@@ -7,6 +7,7 @@ import gzip
 import importlib
 import os
 import random
+import select
 import shutil
 import subprocess
 import time
@@ -30,6 +31,12 @@ def line(number: int) -> str:
     )
 
 
+def readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class Follower:
     """Follows a source over one run after another, and keeps the numbers of the lines read."""
 
@@ -41,6 +48,7 @@ class Follower:
         self.counted: Counter[tuple[str, str]] = Counter()
         self._source: FollowedFiles | None = None
         self._uncommitted: Lines = []
+        self._busy = True
         FOLLOWERS.append(self)
 
     @property
@@ -64,13 +72,19 @@ class Follower:
         return self.commit()
 
     def turn(self) -> int:
-        """Read once, without a commit. Return how many lines were read."""
+        """Read once, without a commit. Return how many lines were read. If nothing was read just before, the source
+        has said that there may be more."""
+        watch = self._source.watch() if self._source is not None else None
+        told = self._busy or watch is None or readable(watch)
+        blocks = list(self.source.poll())
+        self._busy = bool(blocks)
         found = [
             int(entry.recipient[1:].partition("@")[0])
-            for entries in self.source.poll()
+            for entries in blocks
             for entry in entries
             if isinstance(entry, Event) and entry.recipient is not None
         ]
+        assert told or not found
         self._uncommitted += found
         return len(found)
 

@@ -62,6 +62,9 @@ class Textfile(Reading):
         elif time.monotonic() - self._written >= self._interval:
             self._write()
 
+    def _patience(self) -> float:
+        return min(super()._patience(), self._written + self._interval - time.monotonic())
+
     def _write(self) -> None:
         """Write the file. A reader that keeps it open, as on Windows, has it until the next time."""
         try:

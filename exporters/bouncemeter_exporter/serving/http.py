@@ -13,6 +13,7 @@ import hashlib
 import http.client
 import os
 import re
+import selectors
 import socket
 import threading
 import time
@@ -46,8 +47,8 @@ ANSWER_TIME = 30.0
 IDLE_TIME = 150.0
 """Seconds for receiving a request's head, for sending the answer, and for waiting for the connection's next request."""
 
-POLL = 0.2
-"""Seconds between looks at connections whose time is over, and at whether to stop."""
+LATE = 5.0
+"""Seconds by which a connection may be closed too late whose time became shorter meanwhile."""
 
 TYPES = {
     False: "text/plain; version=0.0.4; charset=utf-8",
@@ -233,6 +234,7 @@ class MetricsServer(ThreadingHTTPServer):
     allow_reuse_address = os.name == "posix"  # on Windows it would let another process take the port
     block_on_close = False
     request_queue_size = 1024
+    timeout = 0  # `handle_request` waits for nothing
 
     def __init__(
         self,
@@ -252,6 +254,8 @@ class MetricsServer(ThreadingHTTPServer):
         self._rendered: dict[object, tuple[tuple[int, int], bytes]] = {}
         self.address_family, resolved = resolve(*address, socket.SOCK_STREAM)
         super().__init__(resolved, _Handler)
+        self._stop, self._stopped = socket.socketpair()
+        self._thread: threading.Thread | None = None
 
     @property
     def url(self) -> str:
@@ -262,7 +266,23 @@ class MetricsServer(ThreadingHTTPServer):
 
     def start(self) -> None:
         """Start serving, in a thread."""
-        threading.Thread(target=self.serve_forever, args=(POLL,), name="http", daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+        self._thread.start()
+
+    def shutdown(self) -> None:
+        """Stop serving."""
+        self._stop.close()
+        if self._thread is not None:
+            self._thread.join()
+        self._stopped.close()
+
+    def _serve(self) -> None:
+        """Serve until `shutdown`. Only a new connection, and the end of one's time, wakes this thread."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stopped, selectors.EVENT_READ)
+            selector.register(self.socket, selectors.EVENT_READ)
+            while not any(key.fileobj is self._stopped for key, _ in selector.select(self._close_late())):
+                self.handle_request()
 
     def server_bind(self) -> None:
         """Bind the address; every address of IPv6 is also every address of IPv4."""
@@ -353,13 +373,15 @@ class MetricsServer(ThreadingHTTPServer):
             now = time.monotonic()
             connection.answering, connection.since, connection.deadline = False, now, now + IDLE_TIME
 
-    def service_actions(self) -> None:
-        """Close connections whose deadline has passed; called all the time."""
+    def _close_late(self) -> float | None:
+        """Close connections whose deadline has passed. Returns seconds to the next look; None if there are none."""
         now = time.monotonic()
         with self._lock:
             for connection in self._connections.values():
                 if connection.deadline < now:
                     self._end(connection)
+            deadlines = [each.deadline - now for each in self._connections.values()]
+        return min(*deadlines, LATE) if deadlines else None
 
     @staticmethod
     def _end(connection: _Connection) -> None:

@@ -6,6 +6,7 @@ last commit.
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import sys
@@ -13,6 +14,7 @@ import threading
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -33,6 +35,9 @@ __all__ = ["Reading"]
 
 PAUSE = 0.5
 """Seconds between polls while there is nothing new, and between commits while there is much to read."""
+
+UNCHANGED = 10.0
+"""Seconds between polls while sources tell that nothing has changed: a file system may not tell all."""
 
 TURN = 0.001
 """Seconds after which the reading thread yields to a scrape, or a scrape to the reading thread."""
@@ -133,11 +138,12 @@ class Reading:
         for number in {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGBREAK", signal.SIGINT)}:
             signal.signal(number, lambda *_: self._stopping.set())
         sys.setswitchinterval(TURN)
-        try:
-            self._begin()
-            self._read_for_ever()
-        finally:
-            self._close()
+        with _signals() as self._signals:
+            try:
+                self._begin()
+                self._read_for_ever()
+            finally:
+                self._close()
         self._tell("Stopped.")
 
     def _tell(self, sentence: str) -> None:
@@ -149,6 +155,10 @@ class Reading:
 
     def _turned(self) -> None:
         """Do what must be done after each turn."""
+
+    def _patience(self) -> float:
+        """Seconds to the next turn if nothing changes."""
+        return UNCHANGED
 
     def _retake(self) -> bool:
         """Read other files of the configuration again; return whether that went well."""
@@ -179,7 +189,7 @@ class Reading:
                 self._counters.catching_up = False
                 self._tell(self._summary())
             self._turned()
-            if not busy:
+            if not busy and not self._stopping.is_set():
                 self._wait()
         if uncommitted and self._state_writable:
             self._commit()
@@ -219,15 +229,23 @@ class Reading:
         return busy
 
     def _wait(self) -> None:
-        """Wait `PAUSE` seconds, or until a source with file descriptors has something to read."""
+        """Wait until a source with file descriptors has something to read, or a signal comes; else `PAUSE` seconds, and
+        then, if all sources can tell, until one changes."""
         if not hasattr(select, "poll"):  # Windows
             self._stopping.wait(PAUSE)
             return
         poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
         for source in self._sources:
             for descriptor in source.descriptors():
                 poll.register(descriptor, select.POLLIN)
-        poll.poll(PAUSE * 1000)
+        watches = [watch for source in self._sources if (watch := source.watch()) is not None]
+        if not poll.poll(PAUSE * 1000) and len(watches) == len(self._sources):
+            for watch in watches:
+                poll.register(watch, select.POLLIN)
+            poll.poll(max(0.0, self._patience() - PAUSE) * 1000)
+        with suppress(BlockingIOError):
+            os.read(self._signals, 4096)
 
     # --- state and snapshot -------------------------------------------------------------------------------------
 
@@ -287,3 +305,20 @@ class Reading:
             f"Read {lines:,} lines of {', '.join(sorted(self._announced)) or 'no known format yet'}:"
             f" {ended['delivered']:,} recipients delivered, {ended['bounced']:,} hard bounces, {soft:,} soft bounces."
         )
+
+
+@contextmanager
+def _signals() -> Iterator[int]:
+    """A file descriptor that becomes readable when a signal comes: else a long wait would go on after it."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    if hasattr(select, "poll"):  # not on Windows, where this must be a socket, and nothing waits for it
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield reading
+    finally:
+        if hasattr(select, "poll"):
+            signal.set_wakeup_fd(-1)
+        os.close(reading)
+        os.close(writing)

@@ -7,6 +7,7 @@ like a spike. A file that appears later is read whole. `docs/following.md` says 
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from bouncemeter_exporter.sources.log import UnknownFormatError, unlike
 from bouncemeter_exporter.sources.permission import why
 from bouncemeter_exporter.sources.rotation import Found, Identity, Position, identity, succession, unrotated
 from bouncemeter_exporter.sources.source import LineCounts, Positions, line_counts
+from bouncemeter_exporter.sources.watch import Watch
 
 __all__ = ["FollowedFiles"]
 
@@ -90,6 +92,8 @@ class FollowedFiles:
             for each in known
             if (each.device, each.inode) not in taken
         ]
+        self._watch, self._looked = Watch(), False
+        self._watched: tuple[set[Path], set[Path]] = set(), set()
         self._present: set[Identity] = set()
         self._all_taken = False
         if positions:
@@ -133,13 +137,22 @@ class FollowedFiles:
         return {BEGUN: ""} | {str(number): str(each.position()) for number, each in enumerate(self._files)}
 
     def descriptors(self) -> Iterator[int]:
-        """None: a file gives no signal when it grows."""
+        """None: a file that is read to its end is readable, too."""
         return iter(())
+
+    def watch(self) -> int | None:
+        """A descriptor that tells of the next change, unless a file is to be looked at before."""
+        settled = self._looked and not (self._trouble or self._troubles)
+        settled &= not any(each.rotated or each.missing or each.trouble or each.behind for each in self._files)
+        return self._watch.descriptor if settled and self._watched == self._to_watch() else None
 
     def poll(self) -> Iterator[Block]:
         """What was added since the last call. A file with a backlog is read before the files after it; these are looked
         at too, for they may be rotated while they wait."""
-        if time.monotonic() >= self._next_look:
+        self._watched = self._to_watch()
+        self._watch.renew(*self._watched)
+        self._looked = time.monotonic() >= self._next_look
+        if self._looked:
             self._look_for_files()
         left = TURN
         for file in list(self._files):
@@ -162,6 +175,7 @@ class FollowedFiles:
 
     def close(self) -> None:
         """Close the files."""
+        self._watch.close()
         for file in self._files:
             file.close()
 
@@ -227,6 +241,16 @@ class FollowedFiles:
             self._look_for_successors(last)
         self._close_quiet_files()
         self._next_look = started + (time.monotonic() - started) / LOOKING
+
+    def _to_watch(self) -> tuple[set[Path], set[Path]]:
+        """The files, and all folders in which there may be others; without folders, changes cannot be known."""
+        path = Path(self._argument)
+        if glob.has_magic(str(path.parent)) or "**" in path.name:
+            return set(), set()
+        files = {each.path for each in self._files}
+        links = {Path(os.path.realpath(each)) for each in files if each.is_symlink()}
+        folders = {path if path.is_dir() else path.parent, *(each.parent for each in files)}
+        return files, {each.resolve() for each in folders} | {each.parent for each in links}
 
     def _files_there(self) -> list[tuple[Path, os.stat_result]]:
         """The files that there are now. If there are none for some seconds, say so: during a rotation it is so for a

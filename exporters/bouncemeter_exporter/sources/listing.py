@@ -15,10 +15,10 @@ from bouncemeter_exporter.sources.lines import COMPRESSED, SourceError, open_log
 from bouncemeter_exporter.sources.permission import closed_folder, why
 from bouncemeter_exporter.sources.rotation import Identity, identity, rotated, unrotated
 
-__all__ = ["files_of", "identities_of", "log_files", "mounted_alone"]
+__all__ = ["file_system", "files_of", "identities_of", "log_files", "mounted_alone"]
 
 MOUNTS = Path("/proc/self/mountinfo")
-"""The mounts of this process; see proc(5). The fifth field is where each is."""
+"""The mounts of this process; see proc(5). The fifth field is where each is, the first after a dash what it is."""
 
 COMPARED = 65_536
 """Bytes at the beginning of a log and of a compressed file of its name that are equal if one is a copy of the other."""
@@ -89,14 +89,28 @@ def identities_of(argument: str) -> set[Identity]:
 
 def mounted_alone(path: Path) -> bool:
     """Whether a file is mounted by itself, as into a container: then a rotation cannot be seen (Linux alone tells)."""
+    return os.path.realpath(path) in _mounts() and not path.is_dir()
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system on which a path is, such as `ext4`; empty if that is unknown (Linux alone tells)."""
+    mounts = _mounts()
+    return next((mounts[each] for each in map(str, (path, *path.parents)) if each in mounts), "")
+
+
+def _mounts() -> dict[str, str]:
+    """The types of the mounted file systems, by where each is."""
     try:
         mounts = MOUNTS.read_bytes()
     except OSError:
-        return False
-    # A blank, for example, is written as \\040.
-    points = (line.split(b" ")[4] for line in mounts.splitlines())
-    names = {re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), each) for each in points}
-    return os.fsencode(os.path.realpath(path)) in names and not path.is_dir()
+        return {}
+    found = {}
+    for line in mounts.splitlines():
+        own, _, other = line.partition(b" - ")
+        # A blank, for example, is written as \\040.
+        point = re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), own.split(b" ")[4])
+        found[os.fsdecode(point)] = other.split(b" ")[0].decode("ascii", "replace")
+    return found
 
 
 def _matching(pattern: str) -> Iterator[Path]:

@@ -63,6 +63,11 @@ class Source(Protocol):
         """File descriptors that become readable when there is something to read."""
         ...
 
+    def watch(self) -> int | None:
+        """A file descriptor that becomes readable when `poll` may return more than it did last; None if that cannot be
+        known, so that `poll` must be tried every now and then."""
+        ...
+
     def positions(self) -> Positions:
         """Where to go on after a restart, after everything that `poll` has returned."""
         ...

@@ -51,6 +51,14 @@ class Stream:
         """The names of the formats found so far."""
         return {self._log.parser.name} if self._log.parser else set()
 
+    def descriptors(self) -> Iterator[int]:
+        """The file descriptors to read from."""
+        raise NotImplementedError
+
+    def watch(self) -> int | None:
+        """The first of these."""
+        return next(self.descriptors(), None)
+
     def positions(self) -> Positions:
         """None: what was read cannot be read again."""
         return {}
@@ -117,6 +125,10 @@ class Fifo(Stream):
     def descriptors(self) -> Iterator[int]:
         """The pipe."""
         return iter([self._descriptor])
+
+    def watch(self) -> int | None:
+        """None: its name may come to lead to another pipe."""
+        return None
 
     def poll(self) -> Iterator[Block]:
         """Read what is there."""
