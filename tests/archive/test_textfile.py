@@ -41,8 +41,8 @@ def textfile(*words: object) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def counted(text: str) -> dict[tuple[str, ...], float]:
-    """The metrics' values, but for those of the process, of time and of where the log is. Programs differ in the order of
-    labels, and in how they write the bound 1 of a bucket."""
+    """The metrics' values, but for those of the process, of time and of where the log is. Programs differ in the order
+    of labels, and in how they write the bound 1 of a bucket."""
     samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
     return {
         (

@@ -46,7 +46,7 @@ class Exporter:
         )
         self._listener = threading.Thread(target=self._listen)
         self._listener.start()
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while self.status("/-/ready") != 200:
             if time.monotonic() > end or self.process.poll() is not None:
                 self.process.kill()
