@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, runtime_checkable
 
 from bouncemeter.blocks import Block
@@ -115,17 +115,33 @@ class Parser(Protocol):
         ...
 
 
+BUILT_IN = ("postfix", "exim", "exchange")
+"""The formats of this project, the most usual first."""
+
+
+@cache
+def _entries() -> dict[str, EntryPoint]:
+    """All entry points by name: those of plugins, then the built-in ones, whose names no plugin can take."""
+    found = {each.name: each for each in entry_points(group=GROUP) if each.value.startswith("bouncemeter.")}
+    built_in = {name: found[name] for name in BUILT_IN}
+    return {each.name: each for each in entry_points(group=GROUP) if each.name not in built_in} | built_in
+
+
+@cache
+def _loaded(name: str) -> Parser:
+    """The parser of an entry point. A built-in one takes some time to load: most runs need but one."""
+    entry = _entries()[name]
+    found = entry.load()
+    if not isinstance(found, Parser):
+        raise TypeError(f"the entry point {entry.name} = {entry.value} of group {GROUP} is not a parser")
+    return found
+
+
 @cache
 def parsers() -> dict[str, Parser]:
     """All registered parsers by name. If two have the same name, the built-in one wins: no plugin can replace it."""
-    found: dict[str, Parser] = {}
-    ordered = sorted(entry_points(group=GROUP), key=lambda entry: not entry.value.startswith("bouncemeter."))
-    for entry in ordered:
-        candidate = entry.load()
-        if not isinstance(candidate, Parser):
-            raise TypeError(f"the entry point {entry.name} = {entry.value} of group {GROUP} is not a parser")
-        found.setdefault(candidate.name, candidate)
-    return found
+    found = [_loaded(name) for name in _entries()]
+    return {each.name: each for each in found}
 
 
 def parser(name: str) -> Parser:
@@ -134,6 +150,8 @@ def parser(name: str) -> Parser:
     Raises:
         ParserNotFoundError: No such parser is installed.
     """
+    if name in BUILT_IN:
+        return _loaded(name)
     try:
         return parsers()[name]
     except KeyError:
@@ -145,12 +163,20 @@ SAMPLE = 500
 
 
 def detect(lines: Sequence[str]) -> Parser | None:
-    """The parser that recognises most of a file's `lines`; None if no parser recognises any."""
+    """The parser that recognises most of a file's `lines`; None if no parser recognises any. No line is of two built-in
+    formats: if one of them recognises more than half of the lines, the others are not asked."""
     best, number = None, 0
     for some in (lines[:SAMPLE], lines):
-        for each in parsers().values():
-            if (score := sum(map(each.recognises, some))) > number:
+        for name in _entries():
+            each = _loaded(name)
+            if each.name in BUILT_IN and name not in BUILT_IN:
+                continue
+            score = sum(map(each.recognises, some))
+            equal = best is not None and best.name not in BUILT_IN and score == number
+            if score > number or equal:
                 best, number = each, score
+            if name in BUILT_IN and 2 * score > len(some):
+                return best
         if 2 * number > len(some):
             break
     return best

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from bouncemeter.plugin import GROUP, Parser, ParserNotFoundError, detect, parser, parsers
+from bouncemeter import plugin
+from bouncemeter.plugin import GROUP, Clock, LineReader, Parser, ParserNotFoundError, detect, parser, parsers
 
 from tests.conftest import LOGS, ROOT
 
@@ -32,6 +35,48 @@ def test_the_format_is_detected_from_the_content(log: Path) -> None:
     found = detect(log.read_text().splitlines())
     assert found is not None
     assert found.name == log.parent.name
+
+
+def test_a_format_that_is_not_needed_is_not_loaded() -> None:
+    program = (
+        "import sys; from bouncemeter.plugin import detect; detect(open(sys.argv[1]).readlines());"
+        "print(*(each for each in ('postfix', 'exim', 'exchange') if f'bouncemeter.{each}' in sys.modules))"
+    )
+    loaded = [
+        subprocess.run([sys.executable, "-c", program, log], capture_output=True, text=True, check=True).stdout.split()
+        for log in (LOGS / "postfix/relay.log", next(LOGS.glob("exim/*.log")))
+    ]
+    assert loaded == [["postfix"], ["postfix", "exim"]]
+
+
+class Claiming:
+    """A plugin that takes some lines for its own."""
+
+    def __init__(self, name: str, taken: int) -> None:
+        self.name, self._left = name, taken
+
+    def recognises(self, _: str) -> bool:
+        self._left -= 1
+        return self._left >= 0
+
+    def reader(self, clock: Clock = time.time) -> LineReader:
+        return lambda _: ()
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "expected"), [("other", 100, "other"), ("other", 60, "postfix"), ("postfix", 100, "postfix")]
+)
+def test_a_plugin_has_the_lines_that_it_knows_best(
+    name: str, taken: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["Nov 24 15:55:42 mx1 postfix/qmgr[1]: 4A1B2C3D4E: removed"] * 80 + ["x"] * 20
+    entry = SimpleNamespace(name=f"a {name}", value="other:PARSER", load=lambda: Claiming(name, taken))
+    there = [entry, *entry_points(group=GROUP)]
+    monkeypatch.setattr(plugin, "_entries", lambda: {each.name: each for each in there})
+    monkeypatch.setattr(plugin, "_loaded", lambda name: next(each.load() for each in there if each.name == name))
+    found = detect(lines)
+    assert found is not None
+    assert type(found).__name__ == ("Claiming" if expected == "other" else "PostfixParser")
 
 
 def test_other_text_has_no_format() -> None:

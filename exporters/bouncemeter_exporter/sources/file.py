@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bouncemeter.blocks import Block
-from bouncemeter.plugin import Parser, parsers
+from bouncemeter.plugin import Parser, ParserNotFoundError
+from bouncemeter.plugin import parser as parser_named
 
 from bouncemeter_exporter.sources.lines import BLOCK, COMPRESSED, Lines, open_log, utf_16
 from bouncemeter_exporter.sources.log import LogReader, UnknownFormatError
@@ -84,7 +85,9 @@ class FollowedFile:
         self.read_to = self.size = self._begin = position.offset
         self.changed, self._real = position.changed, Path(position.real)
         self._lines = Lines(overlong=position.overlong)
-        parser = parser or (parsers().get(position.mta) if position.mta else None)
+        if parser is None and position.mta:
+            with suppress(ParserNotFoundError):  # its plugin is no longer installed
+                parser = parser_named(position.mta)
         try:
             self.log = LogReader(str(path), parser, memory=position.memory)
         except ValueError:  # the memory is of another version
