@@ -97,7 +97,7 @@ class ReplyText:
         return found
 
 
-_Filed = tuple[int, frozenset[str], list[str], T]
+_Filed = tuple[int, tuple[str, ...], tuple[str, ...], T]
 """A phrase: its place in the table (the smallest is the most trusted), its words, its parts, its value."""
 
 
@@ -109,17 +109,21 @@ class Phrases(Generic[T]):
     """
 
     def __init__(self, rows: Iterable[tuple[str, T]]) -> None:
-        listed = [(phrase, frozenset(_WORD.findall(phrase)), value) for phrase, value in rows]
-        self._having: dict[str, set[int]] = {}
-        for rank, (_, words, _) in enumerate(listed):
+        listed = list(rows)
+        texts: dict[str, str] = {}  # a word is kept once, not in each phrase: there are thousands
+        words_of = [
+            tuple({texts.setdefault(word, word) for word in _WORD.findall(phrase)}) for phrase, _ in listed
+        ]
+        self._having: dict[str, list[int]] = {}
+        for rank, words in enumerate(words_of):
             for word in words:
-                self._having.setdefault(word, set()).add(rank)
+                self._having.setdefault(word, []).append(rank)
         self._all: list[_Filed[T]] = []
         self._filed: dict[str, list[_Filed[T]]] = {}
         self._longer: dict[int, list[_Filed[T]]] = {}
-        for rank, (phrase, words, value) in enumerate(listed):
+        for rank, (words, (phrase, value)) in enumerate(zip(words_of, listed, strict=True)):
             key = min(words, key=lambda word: (len(self._having[word]), -len(word), word))
-            self._all.append((rank, words, [part.strip() for part in phrase.split("*")], value))
+            self._all.append((rank, words, tuple(part.strip() for part in phrase.split("*")), value))
             self._filed.setdefault(key, []).append(self._all[-1])
 
     def first(self, reply: ReplyText) -> T | None:
@@ -139,12 +143,12 @@ class Phrases(Generic[T]):
     def _candidates(self, reply: ReplyText) -> list[_Filed[T]]:
         """The phrases whose words are all in a text, in whatever order."""
         words, filed = reply.words, self._filed
-        return [each for word in filed.keys() & words for each in filed[word] if each[1] <= words]
+        return [each for word in filed.keys() & words for each in filed[word] if words.issuperset(each[1])]
 
     def _is_inside_a_longer(self, phrase: _Filed[T], spans: list[tuple[int, int]], reply: ReplyText) -> bool:
         """Whether a phrase occurs nowhere but inside a longer one."""
         for _, words, parts, _ in self._longer_than(phrase):
-            around = _spans(parts, reply.text) if words <= reply.words else None
+            around = _spans(parts, reply.text) if reply.words.issuperset(words) else None
             if around is not None and _are_within(phrase[2], spans, around, reply.text):
                 return True
         return False
@@ -154,7 +158,7 @@ class Phrases(Generic[T]):
         rank, words, parts, _ = phrase
         found = self._longer.get(rank)
         if found is None:
-            others = (self._all[other] for other in set.intersection(*(self._having[word] for word in words)))
+            others = (self._all[other] for other in set.intersection(*(set(self._having[word]) for word in words)))
             found = self._longer[rank] = [each for each in others if _are_parts(parts, each[2])]
         return found
 
@@ -162,7 +166,7 @@ class Phrases(Generic[T]):
 _rank = itemgetter(0)
 
 
-def _spans(parts: list[str], text: str) -> list[tuple[int, int]] | None:
+def _spans(parts: tuple[str, ...], text: str) -> list[tuple[int, int]] | None:
     """Where parts occur in a text, in this order and none of them beginning or ending inside a word."""
     spans, position = [], 0
     for part in parts:
@@ -174,12 +178,12 @@ def _spans(parts: list[str], text: str) -> list[tuple[int, int]] | None:
     return spans
 
 
-def _are_parts(parts: list[str], longer: list[str]) -> bool:
+def _are_parts(parts: tuple[str, ...], longer: tuple[str, ...]) -> bool:
     """Whether each part of a phrase is within a longer part of another."""
     return all(any(len(part) < len(other) and part in other for other in longer) for part in parts)
 
 
-def _are_within(parts: list[str], spans: list[tuple[int, int]], around: list[tuple[int, int]], text: str) -> bool:
+def _are_within(parts: tuple[str, ...], spans: list[tuple[int, int]], around: list[tuple[int, int]], text: str) -> bool:
     """Whether parts occur nowhere but within some places."""
     if not all(any(first <= begin and end <= last for first, last in around) for begin, end in spans):
         return False
