@@ -4,6 +4,7 @@ PYTHON ?= python3
 LISTEN ?= 127.0.0.1:19525
 LOG ?=
 LINES ?= 1000000
+SEED ?= 1
 SECONDS ?= 600
 WEEKS ?= 2
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
@@ -40,8 +41,8 @@ format: .venv/dev.stamp ## put the style right
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: .venv/dev.stamp ## compare the cost of reading LINES=1000000 lines with other tools
-	$(BIN)/python -m tests.bench.compare $(LINES)
+bench: .venv/dev.stamp ## compare the cost of reading LINES=1000000 lines, of SEED=1, with other tools
+	$(BIN)/python -m tests.bench.compare $(LINES) $(SEED)
 
 fuzz: .venv/dev.stamp ## look for input that breaks a parser or a source, SECONDS=600 for each
 	FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q -rP -n $(CORES) tests/test_fuzz.py

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rich.progress import track
 
+from tests.bench.exporter import rows
 from tests.bench.traffic import day
 from tests.servers.net import free_port, is_ready
 
@@ -32,6 +33,9 @@ PACKAGES = {
 """Debian packages of other tools, and the program to measure in each."""
 
 TOOLS = Path(".venv/bench")
+
+ATTEMPTS = Path(__file__).parent / "attempts.mtail"
+"""A program that counts what needs no message: the part of our metrics that mtail can count."""
 
 MTAIL = """counter mail_attempts by status
 / status=(?P<status>\\w+) \\(/ {
@@ -176,32 +180,42 @@ def commands(mta: str, log: Path, folder: Path) -> Iterator[tuple[str, Cost]]:
     if mtail := tool("mtail"):
         program = folder / "one.mtail"
         program.write_text(MTAIL)
-        yield "mtail, one metric", run([mtail, "--one_shot", "--progs", str(program), "--logs", str(log)])
+        for title, progs in (("mtail, attempts, relays, delays, rejections", ATTEMPTS), ("mtail, one metric", program)):
+            yield title, run([mtail, "--one_shot", "--progs", str(progs), "--logs", str(log)])
     if exporter := tool("prometheus-postfix-exporter"):
         followed = folder / "followed.log"
         flags = [f"--web.listen-address=127.0.0.1:{free_port()}", f"--postfix.logfile_path={followed}"]
         yield "prometheus-postfix-exporter", run([exporter, *flags], has_followed(log, followed))
 
 
-def main(lines: int) -> None:
+def main(lines: int, seed: int) -> None:
     """Measure and print."""
     fetch()
-    print(f"{lines:,} lines, {time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores,", end=" ")
+    print(
+        f"{lines:,} lines, seed {seed}, {time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores,",
+        end=" ",
+    )
     print(f"Python {platform.python_version()}\n")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for mta in ("postfix", "exim"):
             log = folder / f"{mta}.log"
             with log.open("w") as file:
-                file.writelines(f"{line}\n" for line in track(day(mta, lines), f"Writing {mta}", lines, transient=True))
+                file.writelines(
+                    f"{line}\n" for line in track(day(mta, lines, seed), f"Writing {mta}", lines, transient=True)
+                )
             print(f"| {mta} | CPU, s | to report | time, s | peak memory, MB |\n|---|--:|--:|--:|--:|")
-            rows = list(commands(mta, log, folder))
-            unit = next(cost.cpu for title, cost in rows if title == "bouncemeter report")
-            for title, cost in rows:
+            costs = list(commands(mta, log, folder))
+            unit = next(cost.cpu for title, cost in costs if title == "bouncemeter report")
+            for title, cost in costs:
                 passed = f"{cost.time:.2f}" if cost.time is not None else ""
                 print(f"| {title} | {cost.cpu:.2f} | {cost.cpu / unit:.2f} | {passed} | {cost.memory:.0f} |")
             print()
+    print("| the exporter itself | |\n|---|--:|")
+    for title, taken in rows(lines):
+        print(f"| {title} | {taken} |", flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
+    arguments = [int(each) for each in sys.argv[1:]]
+    main(*arguments, *(1_000_000, 1)[len(arguments) :])

@@ -70,6 +70,12 @@ class Exporter:
         assert self.process.stderr is not None
         self.said += (line.decode().rstrip() for line in self.process.stderr)
 
+    def switches(self) -> int:
+        """How often the process's threads went to sleep so far (Linux)."""
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/status")
+        lines = [line for task in tasks for line in task.read_text("utf-8").splitlines()]
+        return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
     def status(self, path: str) -> int:
         """The HTTP status of a path; 0 if nothing answers."""
         try:

@@ -116,21 +116,14 @@ def test_what_must_be_asked_again_is_not_watched(log: Path, monkeypatch: pytest.
     source.close()
 
 
-def switches(pid: int) -> int:
-    """How often a process's threads went to sleep."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/status")
-    lines = [line for task in tasks for line in task.read_text().splitlines()]
-    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
-
-
 def test_an_idle_exporter_sleeps_until_a_line_comes(log: Path) -> None:
     first = "from bouncemeter_exporter.serving import reading; reading.UNCHANGED = 1e6"
     with Exporter("--from-start", log, first=first) as exporter:
 
         def sleeps() -> bool:
-            before = switches(exporter.process.pid)
+            before = exporter.switches()
             time.sleep(2)
-            return switches(exporter.process.pid) == before
+            return exporter.switches() == before
 
         wait_until(sleeps, 120, "something wakes it")
         append(log)

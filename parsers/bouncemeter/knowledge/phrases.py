@@ -111,9 +111,7 @@ class Phrases(Generic[T]):
     def __init__(self, rows: Iterable[tuple[str, T]]) -> None:
         listed = list(rows)
         texts: dict[str, str] = {}  # a word is kept once, not in each phrase: there are thousands
-        words_of = [
-            tuple({texts.setdefault(word, word) for word in _WORD.findall(phrase)}) for phrase, _ in listed
-        ]
+        words_of = [tuple({texts.setdefault(word, word) for word in _WORD.findall(phrase)}) for phrase, _ in listed]
         self._having: dict[str, list[int]] = {}
         for rank, words in enumerate(words_of):
             for word in words:
