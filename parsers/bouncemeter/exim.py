@@ -152,6 +152,8 @@ MARKS = ("rejected", "refus", "dropped", " => ", " -> ", " >> ", " ** ", " == ",
 
 _NAMES = usual_lines.names
 _CONFIRMATION = _NAMES.index("confirmation")
+_STAMP, _QUEUE_ID, _SENDER = map(_NAMES.index, ("stamp", "queue_id", "arrival_sender"))
+_PEER, _ACCOUNT = map(_NAMES.index, ("peer", "account"))
 
 
 class _Reader(UsualReader):
@@ -223,10 +225,9 @@ class _Reader(UsualReader):
         return self._message(found, found["message"])
 
     def entries_of(self, row: Row) -> Sequence[Entry]:
-        found = {name: text for name, text in zip(_NAMES, row, strict=True) if text}
-        if "peer" in found:
-            found["relay"] = found["peer"]
-        return self._queue_line(found)
+        if row[self.columns.outcome]:
+            return self._outcome({name: text for name, text in zip(_NAMES, row, strict=True) if text})
+        return self._step(row[_QUEUE_ID], row[_STAMP], None, row[_SENDER], row[_PEER], row[_ACCOUNT])
 
     def passed_to(self, row: Row) -> str | None:
         return _passed_to(row[_CONFIRMATION])
@@ -239,17 +240,31 @@ class _Reader(UsualReader):
             return self._outcome(found)
         if "discarded" in found:
             return ()
-        sender = found.get("arrival_sender")
+        get = found.get
+        return self._step(
+            found["queue_id"], get("stamp"), get("host"), get("arrival_sender"), get("relay"), get("account")
+        )
+
+    def _step(
+        self,
+        queue_id: str,
+        stamp: str | None,
+        host: str | None,
+        sender: str | None,
+        peer: str | None,
+        account: str | None,
+    ) -> Sequence[Entry]:
+        """What an arrival's line says, or, without a sender, the line that records that a message left the queue."""
         return (
             Step(
-                what=StepKind.REMOVED if sender is None else StepKind.ARRIVED,
+                what=StepKind.ARRIVED if sender else StepKind.REMOVED,
                 mta=PARSER.name,
-                queue_id=found["queue_id"],
-                time=self.stamps.seconds(found.get("stamp")),
-                host=found.get("host"),
-                sender="" if sender == "<>" else sender,
-                peer=found.get("relay"),
-                account=found.get("account"),
+                queue_id=queue_id,
+                time=self.stamps.seconds(stamp),
+                host=host,
+                sender="" if sender == "<>" else sender or None,
+                peer=peer or None,
+                account=account or None,
             ),
         )
 

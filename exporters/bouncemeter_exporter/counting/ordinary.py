@@ -129,7 +129,7 @@ class OrdinaryMail:
         if "" in known:
             arrivals = map(self.first.__getitem__, self.texts(columns.queue_id))
             begun, ended = list(map(itemgetter(columns.stamp), arrivals)), self.texts(columns.stamp)
-            times = {each: reader.stamps.seconds(each) for each in {*begun, *ended}}
+            times = {each: reader.stamps.seconds(each) for each in sorted({*begun, *ended})}
             for place, (begin, end) in enumerate(zip(map(times.get, begun), map(times.get, ended), strict=True)):
                 if delays[place] is None and begin is not None and end is not None:
                     delays[place] = round(end - begin, 3) if end > begin else 0.0
