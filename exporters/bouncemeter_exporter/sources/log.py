@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from stat import S_ISREG
 
@@ -19,6 +19,9 @@ __all__ = ["SAMPLE", "LogReader", "ResultCounts", "UnknownFormatError", "oldest_
 SAMPLE = 2000
 SAMPLE_SIZE = 4_000_000
 """Lines, and characters, that are examined before a log's format is declared unknown."""
+
+FIRST_LINES = 100
+"""Lines that are usually enough to know when a log begins."""
 
 ResultCounts = dict[str, int]
 """Lines by result: `event` (an outcome), `other` (understood, of no interest), `unparsed`."""
@@ -199,9 +202,20 @@ def _first_time(path: Path, parser: Parser | None) -> float:
     with open_log(path) as stream:
         text, _ = next(read_text(stream, str(path)))
     try:
-        entries = [*log.read(text), *log.end()]
+        for block in _first_blocks(log, text):
+            if log.begun is not None:
+                return log.begun
+            for entry in block:
+                if entry.time is not None:
+                    return entry.time
     except UnknownFormatError:
-        return last_change
-    if log.begun is not None:
-        return log.begun
-    return next((entry.time for entry in entries if entry.time is not None), last_change)
+        pass
+    return last_change
+
+
+def _first_blocks(log: LogReader, text: str) -> Iterator[Block]:
+    """Parse the beginning of a log, its first lines apart."""
+    *first, rest = text.split("\n", FIRST_LINES)
+    yield log.read("".join(f"{line}\n" for line in first))
+    yield log.read(rest)
+    yield log.end()
