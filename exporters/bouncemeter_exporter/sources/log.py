@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from stat import S_ISREG
 
@@ -14,7 +14,7 @@ from bouncemeter.plugin import BlockReader, Clock, LineReader, MessageIDReader, 
 from bouncemeter_exporter.sources.lines import SourceError, open_log, read_text
 from bouncemeter_exporter.sources.search import EVERYTHING, Search
 
-__all__ = ["SAMPLE", "LogReader", "ResultCounts", "UnknownFormatError", "oldest_first", "unlike"]
+__all__ = ["SAMPLE", "LogReader", "ResultCounts", "UnknownFormatError", "oldest_first", "unlike", "without_outcome"]
 
 SAMPLE = 2000
 SAMPLE_SIZE = 4_000_000
@@ -177,6 +177,19 @@ class LogReader:
 def unlike(log: LogReader) -> str:
     """What to say of a log whose named format none of its lines has."""
     return f"{log.name}: no line is of the format {log.parser.name if log.parser else ''} that was named for it"
+
+
+def without_outcome(name: str, counts: Mapping[str, int], why: str) -> str:
+    """What to say of a log with lines that should be outcomes, of which none could be read; empty for any other.
+
+    Args:
+        name: The log's name.
+        counts: Its lines by result.
+        why: Why the first of them could not be read.
+    """
+    if not counts["unparsed"] or counts["event"]:
+        return ""
+    return f"{name}: no outcome could be read; the first line that should be one: {why}"
 
 
 def oldest_first(paths: Sequence[Path], parser: Parser | None) -> list[tuple[Path, float]]:
