@@ -1,4 +1,4 @@
-"""A day of mail as log lines of Postfix or Exim, seeded so that every run reads the same lines.
+"""A day of mail as log lines of Postfix, Exim or Exchange, seeded so that every run reads the same lines.
 
 About a quarter of the lines are outcomes, as in logs of real servers. Their forms are those of `tests/logs`.
 """
@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from typing import NamedTuple
+
+from bouncemeter.exchange import LAYOUTS
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -56,17 +58,17 @@ def day(mta: str, lines: int, seed: int = 1) -> Iterator[str]:
     """Lines of a log in order of time.
 
     Args:
-        mta: `postfix` or `exim`.
-        lines: The number of lines.
+        mta: `postfix`, `exim` or `exchange`.
+        lines: The number of lines, without the header of a log of Exchange.
         seed: Another seed gives another day.
     """
-    stamp = {"postfix": "%b %e %H:%M:%S", "exim": "%Y-%m-%d %H:%M:%S"}[mta]
+    stamp = {"postfix": "%b %e %H:%M:%S ", "exim": "%Y-%m-%d %H:%M:%S ", "exchange": "%Y-%m-%dT%H:%M:%S.000Z,"}[mta]
     second, shown = -1, ""
     for moment, line in islice(traffic(mta, lambda _: 86400 / lines * 4, seed), lines):
         if int(moment) != second:
             second = int(moment)
             shown = (START + timedelta(seconds=second)).strftime(stamp)
-        yield f"{shown} {line}"
+        yield f"{shown}{line}"
 
 
 class Recipient(NamedTuple):
@@ -98,7 +100,7 @@ def traffic(
     """Endless lines of a log in order, each with its time in seconds.
 
     Args:
-        mta: `postfix` or `exim`.
+        mta: `postfix`, `exim` or `exchange`.
         pause: The average number of seconds between two messages, at a given time.
         seed: Another seed gives other traffic.
         fate: What happens to recipients.
@@ -106,7 +108,7 @@ def traffic(
     """
     chance = random.Random(seed)
     scheduled: list[tuple[float, int, str]] = []
-    message = {"postfix": postfix, "exim": exim}[mta]
+    message = {"postfix": postfix, "exim": exim, "exchange": exchange}[mta]
     number, now = 0, begin
 
     def later(moment: float, line: str) -> None:
@@ -233,3 +235,63 @@ def exim(chance: random.Random, now: float, later: Later, fate: Fate) -> None:
             later(at, f"{queue_id} ** {to}: retry timeout exceeded")
         last = max(last, at)
     later(last + 0.1, f"{queue_id} Completed")
+
+
+COLUMNS = LAYOUTS[30]
+EXCHANGE_HEADER = [
+    "#Software: Microsoft Exchange Server",
+    "#Version: 15.02.1118.007",
+    "#Log-type: Message Tracking Log",
+    f"#Fields: {','.join(COLUMNS)}",
+]
+"""How each message tracking log begins."""
+
+
+def exchange(chance: random.Random, now: float, later: Later, fate: Fate) -> None:
+    """One message, from its arrival to the end of its last recipient."""
+    number = chance.randrange(10**14)
+    sender = f"list{chance.randrange(40)}@sender.example" if chance.random() < 0.97 else "<>"
+    common = {
+        "internal-message-id": str(number),
+        "message-id": f"<{number}@sender.example>",
+        "network-message-id": f"6b1d5a7c-0001-4c1e-8001-{number:012x}",
+        "message-subject": chance.choice(("Minutes", '"Offer, version ""2"""')),
+        "sender-address": sender,
+        "return-path": sender,
+        "schema-version": "15.02.1118.007",
+    }
+
+    def row(at: float, source: str, event: str, **fields: str) -> None:
+        named = {name.replace("_", "-"): text for name, text in fields.items()}
+        found = {**common, **named, "source": source, "event-id": event}
+        later(at, ",".join(found.get(name, "") for name in COLUMNS[1:]))
+
+    client = f"192.0.2.{chance.randrange(250)}"
+    row(now, "SMTP", "HARECEIVE", client_hostname="EX02", server_hostname="EX01")
+    row(now, "SMTP", "RECEIVE", client_ip=client, server_hostname="EX01", connector_id="EX01\\Default EX01")
+    row(now + 0.2, "AGENT", "AGENTINFO", server_hostname="EX01")
+    last = now
+    for _ in range(1 if chance.random() < 0.75 else chance.randint(2, 5)):
+        to, server, end, tries, (_, soft), (_, hard) = fate(chance, now)
+        name, _, address = server.rstrip("]").partition("[")
+        peer = {"recipient_address": to, "connector_id": "Internet Send Connector"}
+
+        def failed(reply: str, host: str = f"{{FQDN={name}}};{{IP={address}}}") -> str:
+            return f'"[{{LED={reply}}};{{MSG=}};{host}]"'
+
+        *deferrals, at = tries
+        for moment in deferrals:
+            status = failed(soft.format(to=to) or "451 4.4.0 Primary target IP address did not answer")
+            row(moment, "SMTP", "DEFER", server_hostname="EX01", recipient_status=status, **peer)
+        if end == "sent":
+            there = {"client_hostname": "EX01", "server_hostname": name, "server_ip": address}
+            latency = f"S:E2ELatency={at - now:.3f};S:ToEntity=Internet"
+            row(at, "SMTP", "SENDEXTERNAL", recipient_status="250 2.1.5 Ok", custom_data=latency, **there, **peer)
+        elif end == "bounced":
+            status = failed(hard.format(to=to))
+            row(at, "SMTP", "FAIL", server_hostname="EX01", recipient_status=status, **peer)
+        else:
+            expired = "550 4.4.7 QUEUE.Expired; message expired"
+            row(at, "QUEUE", "FAIL", server_hostname="EX01", recipient_status=expired, **peer)
+        last = max(last, at)
+    row(last + 0.1, "SMTP", "HADISCARD", client_hostname="EX02", server_hostname="EX01")

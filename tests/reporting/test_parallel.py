@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import multiprocessing
 import random
-from collections import Counter
+import sys
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +24,9 @@ from bouncemeter_exporter.reporting.report import Report, Summary
 from bouncemeter_exporter.sources.lines import open_log, read_text
 from bouncemeter_exporter.sources.log import LogReader
 
+from tests.bench.traffic import EXCHANGE_HEADER
+from tests.bench.traffic import day as whole_day
+from tests.conftest import LOGS
 from tests.parsers.test_blocks import MTAS, day
 from tests.parsers.test_lowering import lines
 
@@ -51,7 +60,7 @@ def by_pieces(logs: list[Path], size: int, monkeypatch: pytest.MonkeyPatch) -> d
     monkeypatch.setattr(parallel, "PIECE", size)
     found = parallel.pieces(logs, None, 1)
     assert len(found) > 1
-    return result(parallel._combined(((piece, parallel._read(piece)) for piece in found), lambda _size: None))
+    return result(parallel._combined(((piece, parallel._read(piece)) for piece in found), lambda _size: None, print))
 
 
 def written(path: Path, text: list[str]) -> Path:
@@ -82,7 +91,7 @@ def test_more_processes_count_the_same(mta: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(parallel, "PIECE", 200_000)
     log = written(tmp_path / "mail.log", day(mta, 8000, 1))
     found = parallel.pieces([log], None, 2)
-    assert result(parallel.summarise_pieces(found, 2, silent)) == by_one([log])
+    assert result(parallel.summarise_pieces(found, 2, silent, print)) == by_one([log])
 
 
 @pytest.mark.slow
@@ -150,3 +159,97 @@ def test_a_message_filtered_across_two_pieces_is_counted_once(tmp_path: Path, mo
             assert by_pieces([log], size, monkeypatch) == one
         except DependentPiecesError:
             continue
+
+
+def exchange_logs(folder: Path, rows: list[str], number: int, size: int) -> list[Path]:
+    """Message tracking logs of `size` rows each; one that begins in the middle of a day has a header with the time."""
+    found = []
+    for place in range(number):
+        some = rows[place * size : (place + 1) * size]
+        found.append(written(folder / f"MSGTRK-{place}.LOG", [*EXCHANGE_HEADER, f"#Date: {some[0][:24]}", *some]))
+    return found
+
+
+def test_logs_of_exchange_are_counted_as_by_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many messages have lines in two logs or more. One log has a header in its middle, with other columns below it;
+    others are protocol logs, whose lines need earlier ones, or compressed."""
+    logs = exchange_logs(tmp_path, [*whole_day("exchange", 6000)], 6, 1000)
+    text = logs[1].read_text("utf-8").splitlines()
+    header = EXCHANGE_HEADER[-1].removesuffix(",schema-version")
+    text[500:] = [EXCHANGE_HEADER[1], header, *(line.rpartition(",")[0] for line in text[500:])]
+    written(logs[1], text)
+    compressed = tmp_path / "MSGTRK-2.LOG.gz"
+    compressed.write_bytes(gzip.compress(logs[2].read_bytes()))
+    logs[2] = compressed
+    logs += [path for path in sorted(LOGS.glob("exchange/*")) if path.suffix.lower() == ".log"]
+    one, apart = by_one(logs), sum(by_one([log])["recipients"]["delivered"] for log in logs)
+    assert one["recipients"]["delivered"] > 1000
+    assert one["bounces"] != {"soft": 0, "hard": 0}
+    assert by_pieces(logs, 500_000, monkeypatch) == one
+    assert apart == one["recipients"]["delivered"]
+    assert sum(by_one([log])["bounces"]["soft"] for log in logs) > one["bounces"]["soft"], "no message spans two logs"
+    assert result(parallel.summarise_pieces(parallel.pieces(logs, None, 2), 2, silent, print)) == one
+
+
+def test_logs_of_several_formats_are_counted_as_by_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = [written(tmp_path / "mail.log", day("postfix", 4000, 1))]
+    logs += exchange_logs(tmp_path, [*whole_day("exchange", 2000)], 2, 1000)
+    logs += [written(tmp_path / "mainlog", day("exim", 4000, 1))]
+    assert by_pieces(logs, 300_000, monkeypatch) == by_one(logs)
+
+
+def test_a_large_log_whose_lines_need_earlier_ones_is_left_to_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = exchange_logs(tmp_path, [*whole_day("exchange", 1100)], 2, 500)
+    large = max(log.stat().st_size for log in logs)
+    monkeypatch.setattr(parallel, "PIECE", large)
+    assert len(parallel.pieces(logs, None, 2)) == 2
+    monkeypatch.setattr(parallel, "PIECE", large - 1)
+    assert parallel.pieces(logs, None, 2) == []
+
+
+def test_processes_that_inherit_nothing_count_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_context", lambda: multiprocessing.get_context("spawn"))
+    monkeypatch.setattr(parallel, "PIECE", 300_000)
+    logs = [written(tmp_path / "mail.log", day("postfix", 4000, 1))]
+    logs += exchange_logs(tmp_path, [*whole_day("exchange", 1000)], 1, 1000)
+    assert result(parallel.summarise_pieces(parallel.pieces(logs, None, 2), 2, silent, print)) == by_one(logs)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system has no fork")
+@pytest.mark.parametrize(("system", "method"), [("linux", "fork"), ("darwin", "spawn"), ("win32", "spawn")])
+def test_a_process_is_forked_where_that_is_safe(system: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    assert parallel._context().get_start_method() == method
+    monkeypatch.setattr(threading, "active_count", lambda: 2)
+    assert parallel._context().get_start_method() == "spawn"
+
+
+def test_only_a_few_pieces_are_read_ahead() -> None:
+    """Or the results would fill the memory while the first of them is combined."""
+    begun = Counter[str]()
+
+    class AtOnce(Executor):
+        def submit(self, read: Callable[..., Any], /, *pieces: Any, **_: Any) -> Future[Any]:
+            begun["pieces"] += 1
+            future = Future[Any]()
+            future.set_result(pieces[0].mta)
+            return future
+
+    logs = [Piece(Path("mail.log"), str(place), 0, 1, 1, 0.0) for place in range(20)]
+    pool = AtOnce()
+    waiting = deque((piece, pool.submit(print, piece)) for piece in logs[:4])
+    for place, (piece, read) in enumerate(parallel._results(pool, waiting, logs[4:])):
+        assert piece is logs[place]
+        assert str(read) == str(place)
+        assert begun["pieces"] == min(place + 5, 20)
+
+
+def test_it_is_said_that_no_outcome_of_a_log_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = exchange_logs(tmp_path, [*whole_day("exchange", 200)], 2, 100)
+    written(logs[1], [*EXCHANGE_HEADER, "2026-11-01T00:00:00.000Z,too,few"])
+    said = list[str]()
+    parallel._combined(((piece, parallel._read(piece)) for piece in parallel.pieces(logs, None, 1)), int, said.append)
+    assert [each.partition(";")[0] for each in said] == [f"{logs[1]}: no outcome could be read"]

@@ -249,14 +249,17 @@ def internal_address(peer: str) -> IPv4Address | IPv6Address | None:
     """The address of a relay or client (`name[192.168.0.1]:25`), if it is on this host or on a private network: only
     those are trusted to know our queue IDs."""
     found = _ADDRESS.search(peer)
+    if found is None or not (":" in found[1] or found[1].startswith(_INTERNAL_STARTS)):
+        return None
     try:
-        address = ip_address(found[1]) if found is not None else None
+        address = ip_address(found[1])
     except ValueError:
         return None
-    return (
-        address if address is not None and (address.is_loopback or any(address in each for each in _PRIVATE)) else None
-    )
+    return address if address.is_loopback or any(address in each for each in _PRIVATE) else None
 
+
+_INTERNAL_STARTS = ("10.", "127.", "172.", "192.168.")
+"""How internal addresses of IPv4 begin: almost all addresses in a log are others, and need no closer look."""
 
 _PRIVATE = [ip_network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10")]
 

@@ -20,7 +20,7 @@ from bouncemeter_exporter.sources.found import this_machines
 from bouncemeter_exporter.sources.journal import PREFIX, read_journal, without_entries
 from bouncemeter_exporter.sources.lines import STDIN, SourceError, open_log, read_text
 from bouncemeter_exporter.sources.listing import log_files
-from bouncemeter_exporter.sources.log import LogReader, UnknownFormatError, oldest_first, unlike
+from bouncemeter_exporter.sources.log import LogReader, UnknownFormatError, oldest_first, unlike, without_outcome
 from bouncemeter_exporter.sources.search import EVERYTHING, Search
 
 __all__ = ["Logs", "OnUnparsed"]
@@ -147,5 +147,5 @@ class Logs:
             self.say(without_entries(name))
         elif empty and (name in self.named or name == "standard input"):
             self.say(f"{name} is empty")
-        if noted is None and log.counts["unparsed"] and not log.counts["event"]:
-            self.say(f"{name}: no outcome could be read; the first line that should be one: {log.why}")
+        if noted is None and (sentence := without_outcome(name, log.counts, log.why)):
+            self.say(sentence)

@@ -4,24 +4,32 @@ A message that arrives and leaves within one piece is counted where it is read. 
 other messages, in order. Pieces may depend on each other in other ways: a queue ID is used again while its first
 message waits, or a line comes late, in the next piece. Then `DependentPiecesError` is raised, and one core reads
 everything again.
+
+In a format without blocks, such as Exchange's, a line may depend on any line before it in its file, and nothing says
+that a message has left. Its pieces are whole files, and one process combines all of their entries.
 """
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import signal
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import islice, pairwise
+from multiprocessing.context import BaseContext
+from operator import attrgetter
 from pathlib import Path
 from stat import S_ISREG
+from typing import Any
 
 from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
-from bouncemeter.plugin import BlockReader, Parser, parser
+from bouncemeter.plugin import BlockReader, Parser, detect, parser
 
 from bouncemeter_exporter.counting.ledger import UNORDERED, Ledger, count_ordinary
 from bouncemeter_exporter.counting.memory import LATE, Queue
@@ -29,12 +37,18 @@ from bouncemeter_exporter.counting.ordinary import OrdinaryMail, find_ordinary, 
 from bouncemeter_exporter.reporting.progress import Advance
 from bouncemeter_exporter.reporting.report import Report, Summary
 from bouncemeter_exporter.sources.lines import COMPRESSED, open_log, read_part, read_text
-from bouncemeter_exporter.sources.log import LogReader, ResultCounts
+from bouncemeter_exporter.sources.log import LogReader, ResultCounts, without_outcome
 
 __all__ = ["DependentPiecesError", "Piece", "pieces", "summarise_pieces"]
 
 PIECE = 33_554_432
 """Bytes in a piece. What each core keeps of its piece until the end must fit into memory."""
+
+COMPRESSION = 16
+"""How many times smaller than a log its compressed file usually is, at most."""
+
+AHEAD = 2
+"""For each core, the pieces that are read or wait to be combined at a time."""
 
 Name = tuple[str | None, str]
 """A message's name within a format: host and queue ID."""
@@ -54,6 +68,7 @@ class Piece:
         begin, end: The piece has the lines that begin at byte `begin` or later, and before byte `end`.
         size: Bytes of the file that it covers.
         last_change: When the log last changed, in seconds since 1970 UTC: no line is later.
+        by_blocks: Whether the format is read by blocks.
     """
 
     path: Path
@@ -62,6 +77,13 @@ class Piece:
     end: int
     size: int
     last_change: float
+    by_blocks: bool = True
+
+
+EntryFields = tuple[Any, ...]
+"""An entry's class and its fields: between processes, a tuple costs a third of what an object does."""
+
+_FIELDS = {each: attrgetter("__class__", *(field.name for field in fields(each))) for each in (Event, Step)}
 
 
 @dataclass(slots=True)
@@ -71,26 +93,36 @@ class _Result:
     Attributes:
         mta: The format.
         lines: Its lines by result.
+        why: Why the first unparsed line could not be read.
         report: Counts of the messages that arrived and left within the piece, and of rejections.
         remaining: The entries of all other messages, in order.
         counted: By host, the queue IDs of the counted messages.
         latest_counted: The counted messages that left last, with the time: a line about them may still come.
-        missing: Messages that the piece refers to but does not contain.
+        uncounted: The messages of those entries, and those that the piece refers to but does not contain.
         latest: By host, the latest time, in seconds since 1970 UTC.
     """
 
     mta: str
     lines: ResultCounts = field(default_factory=dict)
+    why: str = ""
     report: Report = field(default_factory=Report)
-    remaining: list[Entry] = field(default_factory=list)
+    remaining: list[EntryFields] = field(default_factory=list)
     counted: defaultdict[str | None, set[str]] = field(default_factory=lambda: defaultdict(set))
     latest_counted: dict[Name, float] = field(default_factory=dict)
-    missing: set[Name] = field(default_factory=set)
+    uncounted: set[Name] = field(default_factory=set)
     latest: defaultdict[str | None, float] = field(default_factory=lambda: defaultdict(float))
+
+    def keep(self, entries: Iterable[Entry]) -> None:
+        """Add remaining entries."""
+        self.remaining += [_FIELDS[type(entry)](entry) for entry in entries]
+
+    def entries(self) -> Iterator[Entry]:
+        """The remaining entries."""
+        return (kind(*values) for kind, *values in self.remaining)
 
 
 def pieces(paths: Sequence[Path], chosen: Parser | None, cores: int) -> list[Piece]:
-    """Divide logs into pieces; none if a log has a format whose pieces cannot be read separately.
+    """Divide logs into pieces; none if a log cannot be divided, or its format is not known.
 
     Args:
         paths: The logs, oldest first.
@@ -100,16 +132,24 @@ def pieces(paths: Sequence[Path], chosen: Parser | None, cores: int) -> list[Pie
     Raises:
         SourceError, OSError: A log cannot be read.
     """
-    found = []
+    found, formats = [], set[str]()
     for path in paths:
         stat = path.stat()
         if not S_ISREG(stat.st_mode):
             return []
-        known = _format(path, chosen)
-        if known is None or not isinstance(known.reader(), BlockReader):
+        with open_log(path) as stream:
+            text, _ = next(read_text(stream, str(path)))
+        known = _format(text, chosen)
+        if known is None:
             return []
-        if path.suffix in COMPRESSED:
-            found.append(Piece(path, known.name, 0, sys.maxsize, stat.st_size, stat.st_mtime))
+        if known.name not in formats:  # the processes inherit the patterns that the first block needs
+            LogReader(str(path), known).read(text)
+            formats.add(known.name)
+        by_blocks, compressed = isinstance(known.reader(), BlockReader), path.suffix in COMPRESSED
+        if not by_blocks and stat.st_size * (COMPRESSION if compressed else 1) > PIECE:
+            return []
+        if compressed or not by_blocks:
+            found.append(Piece(path, known.name, 0, sys.maxsize, stat.st_size, stat.st_mtime, by_blocks))
             continue
         number = -(-stat.st_size // PIECE) or 1
         if len(paths) == 1:
@@ -119,18 +159,19 @@ def pieces(paths: Sequence[Path], chosen: Parser | None, cores: int) -> list[Pie
     return found
 
 
-def _format(path: Path, chosen: Parser | None) -> Parser | None:
+def _format(text: str, chosen: Parser | None) -> Parser | None:
     """A log's format by its first block; None if no line has it."""
-    log = LogReader(str(path), chosen, patient=True)
-    with open_log(path) as stream:
-        for text, _ in islice(read_text(stream, str(path)), 1):
-            log.read(text)
-            log.end()
-    return log.parser if not log.doubtful else None
+    lines = text.split("\n")[:-1]
+    if chosen is None:
+        return detect(lines)
+    return chosen if any(map(chosen.recognises, lines)) else None
 
 
 def summarise_pieces(
-    found: Sequence[Piece], cores: int, progress: Callable[[], AbstractContextManager[Advance]]
+    found: Sequence[Piece],
+    cores: int,
+    progress: Callable[[], AbstractContextManager[Advance]],
+    say: Callable[[str], None],
 ) -> Summary:
     """Read pieces of logs on several cores.
 
@@ -138,38 +179,58 @@ def summarise_pieces(
         found: The pieces, in order.
         cores: How many processes read.
         progress: Opens a progress bar, once the processes run; the bar is called with the bytes of each piece read.
+        say: Called with a sentence about each log with outcomes of which none can be read.
 
     Raises:
         DependentPiecesError: One core must read everything.
         SourceError: A log cannot be read.
     """
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if "fork" in methods else None)
-    with ProcessPoolExecutor(min(cores, len(found)), context, initializer=_end_at_once) as pool:
+    with ProcessPoolExecutor(min(cores, len(found)), _context(), _begin, gc.get_threshold()) as pool:
         try:
-            results = pool.map(_read, found)
+            ahead = AHEAD * cores
+            begun = deque((piece, pool.submit(_read, piece)) for piece in found[:ahead])
             with progress() as advance:
-                return _combined(zip(found, results, strict=True), advance)
+                return _combined(_results(pool, begun, found[ahead:]), advance, say)
         except BrokenExecutor as error:
             raise DependentPiecesError(str(error)) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _combined(results: Iterable[tuple[Piece, _Result]], advance: Advance) -> Summary:
+def _context() -> BaseContext:
+    """How processes are started: by a fork, which inherits modules and patterns, where that is safe. After a fork, a
+    process could wait forever for what another thread held; and macOS has threads of its own."""
+    safe = sys.platform == "linux" and threading.active_count() == 1
+    return multiprocessing.get_context("fork" if safe else "spawn")
+
+
+def _results(
+    pool: Executor, begun: deque[tuple[Piece, Future[_Result]]], rest: Iterable[Piece]
+) -> Iterator[tuple[Piece, _Result]]:
+    """The results of all pieces, in their order. For each one, the reading of another piece begins."""
+    further = iter(rest)
+    while begun:
+        piece, reading = begun.popleft()
+        result = reading.result()
+        begun.extend((each, pool.submit(_read, each)) for each in islice(further, 1))
+        yield piece, result
+
+
+def _combined(results: Iterable[tuple[Piece, _Result]], advance: Advance, say: Callable[[str], None]) -> Summary:
     """Combine the results of pieces, in their order."""
-    report, ledger, lines = Report(), Ledger(senders=True), Counter[str]()
+    report, ledger, total = Report(), Ledger(senders=True), Counter[str]()
+    lines, why = defaultdict[Path, Counter[str]](Counter), dict[Path, str]()
     late: dict[tuple[str, Name], float] = {}
+    may_fold = False
     for piece, each in results:
-        for host, queue_ids in each.counted.items():
-            if ledger.memory.known(each.mta, host, queue_ids):
-                raise DependentPiecesError("a queue ID belongs to a message that waits")
-        names = each.missing | {(entry.host, entry.queue_id or "") for entry in each.remaining}
-        if any((each.mta, name) in late for name in names):
-            raise DependentPiecesError("a line comes after the end of its piece")
-        report.merge(each.report)
-        lines.update(each.lines)
-        for entry in each.remaining:
+        total.update(each.lines)
+        lines[piece.path].update(each.lines)
+        why[piece.path] = why.get(piece.path) or each.why
+        if piece.by_blocks:
+            _check(each, ledger, late)
+            report.merge(each.report)
+            may_fold = True
+        for entry in each.entries():
             report.count(entry, ledger.facts(entry))
         for host, time in each.latest.items():
             queue = ledger.memory.queue(each.mta, host) or Queue((each.mta, host))
@@ -178,22 +239,64 @@ def _combined(results: Iterable[tuple[Piece, _Result]], advance: Advance) -> Sum
         late = {(mta, name): time for (mta, name), time in late.items() if time >= limits.get(name[0], 0.0)}
         late |= {(each.mta, name): time for name, time in each.latest_counted.items()}
         advance(piece.size)
-    if report.folds:
+    if may_fold and report.folds:
         raise DependentPiecesError("there are too many codes or names")
-    return Summary(report, ledger, lines)
+    for path, counts in lines.items():
+        if sentence := without_outcome(str(path), counts, why[path]):
+            say(sentence)
+    return Summary(report, ledger, total)
+
+
+def _check(result: _Result, ledger: Ledger, late: Collection[tuple[str, Name]]) -> None:
+    """Check that a piece does not depend on those before it in a way that cannot be resolved.
+
+    Args:
+        result: The result of reading it.
+        ledger: What the pieces before it left.
+        late: The messages that were counted there and left last.
+
+    Raises:
+        DependentPiecesError: It does.
+    """
+    for host, queue_ids in result.counted.items():
+        if ledger.memory.known(result.mta, host, queue_ids):
+            raise DependentPiecesError("a queue ID belongs to a message that waits")
+    if any((result.mta, name) in late for name in result.uncounted):
+        raise DependentPiecesError("a line comes after the end of its piece")
 
 
 # --- one piece, in a process of its own ---------------------------------------------------------------------------
 
 
-def _end_at_once() -> None:
-    """Let Ctrl-C end this process, which would go on with the next piece otherwise."""
+def _begin(*threshold: int) -> None:
+    """Begin a process: it collects garbage as seldom as its parent, and Ctrl-C ends it, which would go on with the next
+    piece otherwise."""
+    gc.freeze()
+    gc.set_threshold(*threshold)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read(piece: Piece) -> _Result:
-    result, log = _Result(piece.mta), LogReader(str(piece.path), parser(piece.mta), clock=lambda: piece.last_change)
-    seen: defaultdict[str | None, set[str]] = defaultdict(set)
+    """Read a piece."""
+    log = LogReader(str(piece.path), parser(piece.mta), clock=lambda: piece.last_change)
+    result = _read_blocks(piece, log) if piece.by_blocks else _read_lines(piece, log)
+    result.lines, result.why = log.counts, log.why
+    return result
+
+
+def _read_lines(piece: Piece, log: LogReader) -> _Result:
+    """Read a whole log: its entries are counted by another process, in order."""
+    result = _Result(piece.mta)
+    with open_log(piece.path) as stream:
+        for text, _ in read_text(stream, str(piece.path)):
+            result.keep(log.read(text))
+    return result
+
+
+def _read_blocks(piece: Piece, log: LogReader) -> _Result:
+    """Read a piece of a log, and count the messages that arrived and left within it."""
+    result = _Result(piece.mta)
+    seen, deferred = defaultdict[str | None, set[str]](set), defaultdict[str | None, set[str]](set)
     kept: list[Entry] = []
     for text in _texts(piece):
         rows = log.read(text).rows
@@ -202,15 +305,25 @@ def _read(piece: Piece) -> _Result:
             count_ordinary(mail, result.report, senders=True)
             result.counted[host] |= mail.queue_ids
             _note_latest(result, host, mail)
-            for entry in each.entries(without=mail.queue_ids):
+            for entry in each.entries(without=mail.queue_ids, known=deferred[host]):
                 if isinstance(entry, Event) and (entry.outcome is Outcome.REJECTED or entry.queue_id is None):
                     result.report.count(entry, [])
                 else:
                     kept.append(entry)
-                    seen[entry.host].add(entry.queue_id or "")
-    result.lines = log.counts
+                    _note(entry, seen[entry.host], deferred[entry.host])
     _count_complete(result, kept)
     return result
+
+
+def _note(entry: Entry, seen: set[str], deferred: set[str]) -> None:
+    """Note the queue ID of an entry that is not counted yet, and whether the last thing that happened to its message is
+    a deferral: then it waits, and its sender is not needed again."""
+    queue_id = entry.queue_id or ""
+    seen.add(queue_id)
+    if isinstance(entry, Event) and entry.outcome is Outcome.DEFERRED:
+        deferred.add(queue_id)
+    else:
+        deferred.discard(queue_id)
 
 
 def _texts(piece: Piece) -> Iterator[str]:
@@ -266,15 +379,15 @@ def _count_complete(result: _Result, kept: list[Entry]) -> None:
     split = {name for name, lines in messages.items() if not lines.is_complete}
     if any(name[1] in result.counted[name[0]] and not messages[name].begins for name in split):
         raise DependentPiecesError("a line comes after its message was counted")
-    result.missing = {other for _, other in links if other not in messages}
+    missing = {other for _, other in links if other not in messages}
     links = [(one, other) for one, other in links if other in messages]
     while more := {name for link in links if not split.isdisjoint(link) for name in link} - split:
         split |= more
+    result.uncounted = split | missing
+    result.keep(entry for entry in kept if _name(entry) in split)
     ledger = Ledger(senders=True)
     for entry in kept:
-        if _name(entry) in split:
-            result.remaining.append(entry)
-        else:
+        if _name(entry) not in split:
             result.report.count(entry, ledger.facts(entry))
     for name in messages.keys() - split:
         result.counted[name[0]].add(name[1])

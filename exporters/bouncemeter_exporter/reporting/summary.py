@@ -62,6 +62,6 @@ def _by_several_cores(logs: Logs, jobs: int | None) -> Summary | None:
     if len(pieces) < 2:
         return None
     try:
-        return parallel.summarise_pieces(pieces, cores, lambda: progress(size, "Reading"))
+        return parallel.summarise_pieces(pieces, cores, lambda: progress(size, "Reading"), logs.say)
     except parallel.DependentPiecesError:
         return None

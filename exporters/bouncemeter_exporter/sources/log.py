@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from stat import S_ISREG
 
@@ -14,11 +14,14 @@ from bouncemeter.plugin import BlockReader, Clock, LineReader, MessageIDReader, 
 from bouncemeter_exporter.sources.lines import SourceError, open_log, read_text
 from bouncemeter_exporter.sources.search import EVERYTHING, Search
 
-__all__ = ["SAMPLE", "LogReader", "ResultCounts", "UnknownFormatError", "oldest_first", "unlike"]
+__all__ = ["SAMPLE", "LogReader", "ResultCounts", "UnknownFormatError", "oldest_first", "unlike", "without_outcome"]
 
 SAMPLE = 2000
 SAMPLE_SIZE = 4_000_000
 """Lines, and characters, that are examined before a log's format is declared unknown."""
+
+FIRST_LINES = 100
+"""Lines that are usually enough to know when a log begins."""
 
 ResultCounts = dict[str, int]
 """Lines by result: `event` (an outcome), `other` (understood, of no interest), `unparsed`."""
@@ -176,6 +179,19 @@ def unlike(log: LogReader) -> str:
     return f"{log.name}: no line is of the format {log.parser.name if log.parser else ''} that was named for it"
 
 
+def without_outcome(name: str, counts: Mapping[str, int], why: str) -> str:
+    """What to say of a log with lines that should be outcomes, of which none could be read; empty for any other.
+
+    Args:
+        name: The log's name.
+        counts: Its lines by result.
+        why: Why the first of them could not be read.
+    """
+    if not counts["unparsed"] or counts["event"]:
+        return ""
+    return f"{name}: no outcome could be read; the first line that should be one: {why}"
+
+
 def oldest_first(paths: Sequence[Path], parser: Parser | None) -> list[tuple[Path, float]]:
     """Logs in the order in which they were written, so that a deferral comes before the end in the next file. (A shell
     lists `mail.log` before `mail.log.1`.) Each comes with the time at which it begins, in seconds since 1970 UTC: that
@@ -199,9 +215,20 @@ def _first_time(path: Path, parser: Parser | None) -> float:
     with open_log(path) as stream:
         text, _ = next(read_text(stream, str(path)))
     try:
-        entries = [*log.read(text), *log.end()]
+        for block in _first_blocks(log, text):
+            if log.begun is not None:
+                return log.begun
+            for entry in block:
+                if entry.time is not None:
+                    return entry.time
     except UnknownFormatError:
-        return last_change
-    if log.begun is not None:
-        return log.begun
-    return next((entry.time for entry in entries if entry.time is not None), last_change)
+        pass
+    return last_change
+
+
+def _first_blocks(log: LogReader, text: str) -> Iterator[Block]:
+    """Parse the beginning of a log, its first lines apart."""
+    *first, rest = text.split("\n", FIRST_LINES)
+    yield log.read("".join(f"{line}\n" for line in first))
+    yield log.read(rest)
+    yield log.end()
