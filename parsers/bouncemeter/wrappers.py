@@ -186,7 +186,7 @@ class Unwrapper:
         self.parts[where] = part[:MAX_LINE]
 
     def block(self, text: str, form: Lowered) -> str | None:
-        """The next lines, each with its line feed: those in JSON are taken out of it if a form reads what is inside, all
+        """The next lines, each with its line feed: those in JSON are taken out if a form reads what is inside, all
         others stay as they are. None if a line may come in parts: then read the lines one by one."""
         if self._has_parts(text):
             return None
