@@ -9,12 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
 from bouncemeter.event import Entry, Event
-from bouncemeter.lowering import LoweredBlock
+from bouncemeter.lowering import Lowered, LoweredBlock
+from bouncemeter.repeats import Repeats
 from bouncemeter.stamps import Stamps
+from bouncemeter.wrappers import Unwrapper
 
 __all__ = ["Block", "Columns", "Row", "Rows", "UsualReader", "read_lines"]
 
@@ -29,7 +32,7 @@ class Columns(NamedTuple):
 
     Attributes:
         stamp: The time stamp.
-        origin: Host and program, as one text; None if the lines of the format have neither.
+        origin: Host and program, as one text; empty if the line has neither.
         queue_id, recipient, original_recipient, relay, delay: As in `Event`, but as text.
         arrival: Not empty in an arrival's line.
         peer: The client's address, in an arrival's line.
@@ -41,7 +44,7 @@ class Columns(NamedTuple):
     """
 
     stamp: int
-    origin: int | None
+    origin: int
     queue_id: int
     arrival: int
     peer: int
@@ -56,10 +59,9 @@ class Columns(NamedTuple):
     delay: int
 
     @classmethod
-    def of(cls, names: Sequence[str], **other: str | None) -> Columns:
+    def of(cls, names: Sequence[str], **other: str) -> Columns:
         """Find the columns by the names of a row's texts. `other` gives the names that differ from the fields' own."""
-        text_names = {column: other.get(column, column) for column in cls._fields}
-        return cls(**{column: None if name is None else names.index(name) for column, name in text_names.items()})  # type: ignore[arg-type]
+        return cls(**{column: names.index(other.get(column, column)) for column in cls._fields})
 
 
 @dataclass(slots=True)
@@ -102,7 +104,9 @@ class Rows:
     def by_server(self) -> Mapping[str | None, Rows]:
         """The rows by host."""
         stamp, origin, host_of = self.reader.columns.stamp, self.reader.columns.origin, self.reader.host_of
-        origins = set(self.texts(origin)) - {""} if origin is not None else {""}
+        origins = set(self.texts(origin)) - {""}
+        if not origins and any(self.texts(stamp)):  # Exim's own log names no host
+            origins = {""}
         hosts = {each: host_of(each) for each in origins}
         if len(set(hosts.values())) == 1:
             return dict.fromkeys(hosts.values(), self)
@@ -111,7 +115,7 @@ class Rows:
         for row in self.rows:
             entries: Sequence[Entry] = ()
             if row[stamp]:
-                host = hosts[row[origin or 0]]
+                host = hosts[row[origin]]
             elif entries := next(parsed):
                 host = entries[0].host
             else:
@@ -221,6 +225,11 @@ class Block:
         return entries
 
 
+@lru_cache(maxsize=1024)
+def _host(origin: str) -> str | None:
+    return origin.partition(" ")[0] if " " in origin else None
+
+
 def _periods(entries: Iterable[Entry], length: float) -> Iterator[int | None]:
     """The period of each entry."""
     return (None if entry.time is None else int(entry.time // length) for entry in entries)
@@ -255,6 +264,7 @@ class UsualReader(ABC):
 
     Attributes:
         mta: The parser's name.
+        any_line: Finds the message in a line of any form, and what comes before it, unless it is in a wrapper.
         lines: Finds the lines of usual forms.
         columns: The index of each field in their rows.
         delivered: The log's words for a delivery.
@@ -262,16 +272,22 @@ class UsualReader(ABC):
     """
 
     mta: str
+    any_line: Lowered
     lines: LoweredBlock
     columns: Columns
     delivered: frozenset[str]
 
     def __init__(self, stamps: Stamps) -> None:
         self.stamps = stamps
+        self._unwrap, self._repeats = Unwrapper(), Repeats()
 
-    @abstractmethod
     def __call__(self, line: str, /) -> Sequence[Entry]:
         """Read one line of any form."""
+        return self._line(self._repeats.resolved(line))
+
+    @abstractmethod
+    def _line(self, line: str) -> Sequence[Entry]:
+        """The entries of a line that says what it repeats, if it repeats another."""
 
     @abstractmethod
     def entries_of(self, row: Row) -> Sequence[Entry]:
@@ -281,13 +297,13 @@ class UsualReader(ABC):
     def look_closer(self, row: Row) -> Sequence[Entry]:
         """The entries of a row's line, if the row has a `CLOSER`."""
 
-    def host_of(self, origin: str) -> str | None:  # noqa: ARG002 - here for formats without origins
-        """The host in an origin."""
-        return None
+    def host_of(self, origin: str) -> str | None:
+        """The host in an origin; None if it has none."""
+        return _host(origin)
 
+    @abstractmethod
     def is_ours(self, origin: str) -> bool:
         """Whether the program in an origin belongs to this format."""
-        raise NotImplementedError
 
     def is_filter(self, origin: str) -> bool:  # noqa: ARG002 - here for formats without filters
         """Whether the program in an origin is a content filter, none of whose lines are usual ones."""
@@ -308,13 +324,13 @@ class UsualReader(ABC):
             text: Whole lines, each with its line feed.
         """
         block, origin = Block(), self.columns.origin
-        rows = self.lines.rows("\n" + text)
-        if origin is not None:
-            origins = set(map(itemgetter(origin), rows)) - {""}
-            foreign = {each for each in origins if not self.is_ours(each)}
-            filters = {each for each in origins if self.is_filter(each)}
-            if foreign or filters:
-                rows = [row for row in rows if row[origin] not in foreign and (row[-1] or row[origin] not in filters)]
+        text, start = self._with_start(self._repeats.resolved_block(text))
+        rows = self.lines.rows(text, start)
+        origins = set(map(itemgetter(origin), rows)) - {""}
+        foreign = {each for each in origins if not self.is_ours(each)}
+        filters = {each for each in origins if self.is_filter(each)}
+        if foreign or filters:
+            rows = [row for row in rows if row[origin] not in foreign and (row[-1] or row[origin] not in filters)]
         block.rows = Rows(self, rows)
         before, after = self.columns.queue_id, len(self.lines.names) - self.columns.queue_id - 1
         for place in block.rows.sort():
@@ -324,5 +340,13 @@ class UsualReader(ABC):
             name = (entries[0].queue_id or "") if entries else ""
             rows[place] = (*("",) * before, name, *("",) * after)
         block.events += len(block.rows.deliveries)
-        block.other = text.count("\n") - block.events - block.unparsed
+        block.other = text.count("\n") - 1 - block.events - block.unparsed
         return block
+
+    def _with_start(self, text: str) -> tuple[str, int]:
+        """A block, taken out of JSON, with a line feed before its first line; and how its lines start: the usual way if
+        lines may be in parts, so that those in wrappers are read one by one."""
+        inside = self._unwrap.block(text, self.any_line) if text.startswith("{") else None
+        text = f"\n{text if inside is None else inside}"
+        start = self.lines.start_of(text)
+        return text, 0 if start and inside is None and self._unwrap.may_join(text) else start

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from bouncemeter.blocks import Block, Columns, Row, UsualReader
+from bouncemeter.blocks import Columns, Row, UsualReader
 from bouncemeter.event import NOWHERE, Entry, Event, Outcome, Stage, Step, StepKind
 from bouncemeter.exim_grammar import (
     after_local_part,
@@ -41,9 +41,9 @@ from bouncemeter.exim_grammar import (
 from bouncemeter.filters import is_discarded
 from bouncemeter.grammar import code_of
 from bouncemeter.plugin import LineReader, UnparsedLineError
-from bouncemeter.repeats import Repeats, repeated_events
+from bouncemeter.repeats import repeated_events
 from bouncemeter.stamps import Clock, Stamps
-from bouncemeter.wrappers import Unwrapper, values_inside
+from bouncemeter.wrappers import values_inside
 
 __all__ = ["PARSER", "EximParser"]
 
@@ -152,16 +152,16 @@ MARKS = ("rejected", "refus", "dropped", " => ", " -> ", " >> ", " ** ", " == ",
 
 _NAMES = usual_lines.names
 _CONFIRMATION = _NAMES.index("confirmation")
-_STAMP, _QUEUE_ID, _SENDER = map(_NAMES.index, ("stamp", "queue_id", "arrival_sender"))
-_PEER, _ACCOUNT = map(_NAMES.index, ("peer", "account"))
+_STAMP, _ORIGIN, _QUEUE_ID, _FLAG = map(_NAMES.index, ("stamp", "origin", "queue_id", "flag"))
+_SENDER, _PEER, _ACCOUNT = map(_NAMES.index, ("arrival_sender", "peer", "account"))
 
 
 class _Reader(UsualReader):
     mta = "exim"
+    any_line = any_line
     lines = usual_lines
     columns = Columns.of(
         _NAMES,
-        origin=None,
         arrival="arrival_sender",
         sender="arrival_sender",
         removal="completed",
@@ -171,17 +171,6 @@ class _Reader(UsualReader):
         delay="queue_time",
     )
     delivered = frozenset({"=>", "->", ">>"})
-
-    def __init__(self, stamps: Stamps) -> None:
-        super().__init__(stamps)
-        self._unwrap, self._repeats = Unwrapper(), Repeats()
-
-    def __call__(self, line: str, /) -> Sequence[Entry]:
-        return self._line(self._repeats.resolved(line))
-
-    def block(self, text: str) -> Block:
-        """Read a block of lines; see `UsualReader`."""
-        return super().block(self._repeats.resolved_block(text))
 
     def message_id(self, line: str, /) -> Step | None:
         """The Message-ID in a line; see `bouncemeter.plugin.MessageIDReader`."""
@@ -199,7 +188,12 @@ class _Reader(UsualReader):
         return self._message(prefix, prefix["message"]) if prefix is not None and _is_exim(prefix) else ()
 
     def look_closer(self, row: Row) -> Sequence[Entry]:
-        return self._message({"stamp": row[0]}, row[-1]) if row[0] else self._line(row[-1])
+        stamp, origin, message = row[self.columns.stamp], row[self.columns.origin], row[-1]
+        return self._message(self._prefix(stamp, origin), message) if stamp else self._line(message)
+
+    def _prefix(self, stamp: str, origin: str) -> dict[str, str]:
+        host = self.host_of(origin)
+        return {"stamp": stamp} if host is None else {"stamp": stamp, "host": host}
 
     def _message(self, prefix: dict[str, str], message: str) -> Sequence[Entry]:
         found = _quoted_target(message) or queue_line.values(message)
@@ -225,9 +219,14 @@ class _Reader(UsualReader):
         return self._message(found, found["message"])
 
     def entries_of(self, row: Row) -> Sequence[Entry]:
-        if row[self.columns.outcome]:
-            return self._outcome({name: text for name, text in zip(_NAMES, row, strict=True) if text})
-        return self._step(row[_QUEUE_ID], row[_STAMP], None, row[_SENDER], row[_PEER], row[_ACCOUNT])
+        host = self.host_of(row[_ORIGIN])
+        if not row[_FLAG]:
+            return self._step(row[_QUEUE_ID], row[_STAMP], host, row[_SENDER], row[_PEER], row[_ACCOUNT])
+        found = {name: text for name, text in zip(_NAMES, row, strict=True) if text}
+        return self._outcome(found if host is None else {**found, "host": host})
+
+    def is_ours(self, origin: str) -> bool:
+        return origin.rpartition(" ")[2].startswith("exim")
 
     def passed_to(self, row: Row) -> str | None:
         return _passed_to(row[_CONFIRMATION])

@@ -17,13 +17,19 @@ from bouncemeter.grammar import (
     enhanced_code,
     exim_stamp,
     iso_stamp,
+    origin,
+    priority,
     quoted_local_part,
     regex,
     reply,
     rest,
+    rfc5424_prefix,
     syslog_prefix,
+    syslog_stamp,
+    usual_prefix,
 )
 from bouncemeter.lowering import lowered, lowered_block
+from bouncemeter.wrappers import without_wrapper, wrapper
 
 __all__ = [
     "after_local_part",
@@ -59,11 +65,8 @@ own_start = exim_stamp("stamp") + " " + process_id
 long_line_part = regex(r"\[1[/\\][0-9]+\] ")
 """Exim splits a long line for syslog; the first part has all the fields."""
 
-container_stamp = iso_stamp + " " + exim_stamp
-"""Where `docker logs -t` puts its stamp before a line."""
-
 # With syslog_timestamp = false only the process ID is left of Exim's own start.
-start = own_start | pp.NotAny(container_stamp) + syslog_prefix + pp.Opt(long_line_part) + (own_start | process_id)
+start = own_start | syslog_prefix + pp.Opt(long_line_part) + (own_start | process_id)
 
 # --- addresses --------------------------------------------------------------------------------------------------
 
@@ -486,10 +489,29 @@ usual_arrival = (
 marked = regex(r"(?:[^rd\n]++|r(?!ejected|efus)|d(?!ropped))*+(?:rejected|refus|dropped)")
 """Every refusal has one of these words: see `bouncemeter.exim.MARKS`."""
 
+no_origin = regex("(?:)")("origin")
+own_stamp_next = pp.FollowedBy(exim_stamp + " ")
+by_syslog = pp.NotAny(own_stamp_next) + pp.Opt(priority) + usual_prefix(syslog_stamp, origin("origin"))
+# Without Exim's own stamp, the origin comes first all the same.
+without_own_start = pp.NotAny(own_stamp_next | long_line_part) + process_id
+
 usual_lines = lowered_block(
-    start=exim_stamp("stamp") + " " + pp.Opt(regex(r"\[[0-9]+\] ")),
+    starts=[
+        no_origin + own_start,
+        by_syslog + own_start,
+        pp.NotAny(own_stamp_next)
+        + pp.Opt(priority)
+        + pp.FollowedBy(usual_prefix(syslog_stamp, origin("origin")))
+        + usual_prefix(syslog_stamp("stamp"), origin)
+        + without_own_start,
+        rfc5424_prefix(iso_stamp, origin("origin")) + own_start,
+        pp.FollowedBy(rfc5424_prefix(iso_stamp, origin("origin")))
+        + rfc5424_prefix(iso_stamp("stamp"), origin)
+        + without_own_start,
+        no_origin + pp.NotAny(own_stamp_next) + wrapper + exim_stamp("stamp") + " " + without_wrapper + process_id,
+    ],
     forms=message_id("queue_id") + " " + (usual_delivery | usual_arrival | completion),
-    candidates=any_message_id + " " + (flag | "<= ") | marked,
+    candidates=any_message_id + " " + (flag | "<= ") | marked | "message repeated ",
 )
 
 # --- a whole line -------------------------------------------------------------------------------------------------

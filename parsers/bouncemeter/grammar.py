@@ -16,18 +16,25 @@ from bouncemeter.stamps import MONTHS
 __all__ = [
     "address",
     "bracketed_address",
+    "bsd_stamp",
     "code_of",
+    "dated_stamp",
     "enhanced_code",
     "exact",
     "exim_stamp",
     "iso_stamp",
+    "levelled_origin",
     "logged_address",
+    "origin",
     "own_stamp",
+    "priority",
     "quoted_local_part",
     "regex",
     "reply",
     "rest",
+    "rfc5424_prefix",
     "syslog_prefix",
+    "syslog_stamp",
     "usual_prefix",
     "values",
 ]
@@ -92,7 +99,8 @@ own_stamp = dated_stamp | iso_stamp
 
 _host = regex(r"[^\s\[\]]{1,255}")
 _program = regex(r"[^\s\[\]:]{1,128}")
-_priority = regex(r"<[0-9]{1,3}>")
+priority = regex(r"<[0-9]{1,3}>")
+"""Facility and severity, as syslog sends them."""
 _facility = regex(r"<[a-z0-9]+\.[a-z]+> ")  # FreeBSD's syslogd -v
 _SEVERITY = "(?:emerg|panic|alert|crit|err(?:or)?|warn(?:ing)?|notice|info|debug)"
 # Alpine's (BusyBox's) syslogd, and what containers put before a line.
@@ -100,17 +108,23 @@ _level = regex(rf"(?:[a-z0-9]++\.{_SEVERITY}|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERRO
 _columns = regex(rf"(?:kern|user|mail|daemon|auth(?:priv)?|syslog|local[0-7]) +{_SEVERITY} +")
 _importance = _facility | _level | _columns
 _solaris_id = regex(r"\[ID [0-9]+ [a-z0-9]+\.[a-z]+\] ")
-_structured_data = regex(r'-|(?:\[(?:[^\]"\\]|\\.|"(?:[^"\\]|\\.)*+")*+\])++')
+_structured_data = regex(r'-|(?:\[(?:[^\]"\\\n]|\\.|"(?:[^"\\\n]|\\.)*+")*+\])++')
+_version = regex("[1-9] ")
+_number_and_data = regex(r" [^\s]+ [^\s]+ ") + _structured_data
+_before_text = regex(r" *\ufeff?")  # rsyslog keeps the space that RFC 3164 has before the text
+_number = regex(r"(?:\[[0-9]+\])?: ?")
+_no_stamp = pp.NotAny(iso_stamp)  # another one before it is a container's
 
 _bsd_header = (
-    pp.Opt(_priority)
+    pp.Opt(priority)
     + own_stamp("stamp")
     + " "
+    + _no_stamp
     + pp.Opt(_importance)
     + pp.Opt(_host("host") + regex(" +"))
     + pp.Opt(_importance)
     + _program("program")
-    + regex(r"(?:\[[0-9]+\])?: ?")
+    + _number
     + pp.Opt(_solaris_id)
 )
 # What log viewers and collectors make of it: `[1:mail1:postfix/lmtp] `.
@@ -123,16 +137,15 @@ _viewer_header = (
     + regex(r"(?:\[[0-9]+\])?\]:? ")
 )
 _rfc5424_header = (
-    _priority
-    + regex("[1-9] ")
+    priority
+    + _version
     + (iso_stamp("stamp") | "-")
     + " "
     + (pp.Literal("-") + pp.FollowedBy(" ") | _host("host"))
     + " "
     + _program("program")
-    + regex(r" [^\s]+ [^\s]+ ")
-    + _structured_data
-    + regex(r" *\ufeff?")  # rsyslog keeps the space that RFC 3164 has before the text
+    + _number_and_data
+    + _before_text
 )
 _bare_header = _program("program") + regex(r"\[[0-9]+\]: ")
 
@@ -141,16 +154,50 @@ syslog_prefix = _rfc5424_header | _bsd_header | _viewer_header | _bare_header
 gives `stamp`, `host` (both may be missing) and `program`."""
 
 
-usual_prefix = (
-    (bsd_stamp | iso_stamp)("stamp")
-    + regex(" ")
-    + pp.NotAny(_level | _facility)
-    + pp.Combine(_host + " " + _program)("origin")
-    + regex(r"\[[0-9]+\]: ")
-    + pp.NotAny(_solaris_id)
+# --- the prefixes of many lines, for blocks ---------------------------------------------------------------------
+
+syslog_stamp = bsd_stamp | iso_stamp
+"""The stamps that most servers write. Those of one log sort by time as text, within a month."""
+
+origin = pp.Combine(_host + " " + _program)
+"""The host and the program with a space between them."""
+
+
+def usual_prefix(stamp: pp.ParserElement, origin: pp.ParserElement) -> pp.ParserElement:
+    """The prefix as most servers write it, with nothing else between its parts.
+
+    Args:
+        stamp, origin: `syslog_stamp` and `origin`, with names or without.
+    """
+    return (
+        stamp
+        + " "
+        + pp.NotAny(_level | _facility | iso_stamp)
+        + origin
+        + regex(r"\[[0-9]+\]: ")
+        + pp.NotAny(_solaris_id)
+    )
+
+
+def rfc5424_prefix(stamp: pp.ParserElement, origin: pp.ParserElement) -> pp.ParserElement:
+    """RFC 5424's, with a stamp and a host.
+
+    Args:
+        stamp, origin: `iso_stamp` and `origin`, with names or without.
+    """
+    return priority + _version + stamp + " " + pp.NotAny("- ") + origin + _number_and_data + _before_text
+
+
+levelled_origin = (
+    _no_stamp
+    + pp.NotAny(regex("[12][0-9]{3} "))  # it may belong to the stamp
+    + pp.Opt(_importance)
+    + pp.Combine(pp.Opt(_host + regex(" +")) + pp.Opt(_importance) + _program)("origin")
+    + _number
+    + pp.Opt(_solaris_id)
 )
-"""The prefix as most servers write it, with nothing else between its parts: gives `stamp`, and `origin`, the host and
-the program with a space between them."""
+"""What follows the stamp, as RFC 3164's prefix may also be: without a host, without a number, with columns for the
+level. The host is what `origin` has before its first space, the program what it has after its last."""
 
 
 # --- addresses ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ as the fields of a row, a `LoweredList`; for lines in a block of text, a `Lowere
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -104,40 +104,64 @@ class LoweredList:
 
 
 class LoweredBlock:
-    """A pattern that finds the lines of usual forms in a block, and the lines that need a closer look.
+    """Patterns that find the lines of usual forms in a block, and the lines that need a closer look.
 
+    There is one pattern for each start that lines may have: the lines of a log start alike.
     Each line found gives a row: one text for each name, empty if the line lacks it. The last text, named `CLOSER`, is
     what needs a closer look: the text after the start, or the whole line if it does not have this start. (A line
     without a colon has no start of any kind, and is skipped.)
 
     Attributes:
-        start, forms, candidates: The grammars that the pattern was made from.
+        starts, forms, candidates: The grammars that the patterns were made from.
         names: The names of a row's texts, in their order.
     """
 
-    def __init__(self, start: pp.ParserElement, forms: pp.ParserElement, candidates: pp.ParserElement) -> None:
-        self.start, self.forms, self.candidates = start, forms, candidates
-        maker = _Maker()
-        begin = maker.expression(start)
-        start_group = next(iter(maker.groups))
-        form, candidate = maker.expression(forms), _Maker(named=False).expression(candidates)
-        self.names = [*maker.groups.values(), CLOSER]
+    def __init__(
+        self, starts: Sequence[pp.ParserElement], forms: pp.ParserElement, candidates: pp.ParserElement
+    ) -> None:
+        self.starts, self.forms, self.candidates = starts, forms, candidates
+        makers = [_Maker() for _ in starts]
+        begins = [maker.expression(start) for maker, start in zip(makers, starts, strict=True)]
+        if any(maker.groups != makers[0].groups for maker in makers):
+            raise CannotLowerError("the starts of a block's lines have different names, or in different orders")
+        start_group = next(reversed(makers[0].groups))
+        form, candidate = makers[0].expression(forms), _Maker(named=False).expression(candidates)
+        self.names = [*makers[0].groups.values(), CLOSER]
         if len(set(self.names)) < len(self.names):
             raise CannotLowerError("a name occurs twice in the forms of a block's lines")
-        self._expression = (
+        self._begins = [rf"\n{begin}" for begin in begins]
+        self._expressions = [
             rf"\n(?:{begin})?+(?:(?({start_group})(?:{form})|(?!))"
             rf"|(?({start_group})(?={candidate})|(?=[^:\n]*+:))(?P<{CLOSER}>[^\n]++))"
-        )
+            for begin in begins
+        ]
+        self._patterns: dict[str, re.Pattern[str]] = {}
 
-    @cached_property
-    def pattern(self) -> re.Pattern[str]:
-        """The pattern, compiled on first use."""
-        return compiled(self._expression)
+    def start_of(self, text: str) -> int:
+        """The index of the start that the first of a text's lines with any of them has; 0 if there is none. Only few
+        lines are examined. Each of them begins with a line feed."""
+        place = 0
+        for _ in range(EXAMINED):
+            for number, begin in enumerate(self._begins):
+                if self._pattern(begin).match(text, place):
+                    return number
+            if (place := text.find("\n", place + 1)) < 0:
+                break
+        return 0
 
-    def rows(self, text: str) -> list[tuple[str, ...]]:
-        """The rows of a text. Each of its lines begins with a line feed."""
-        return self.pattern.findall(text)
+    def rows(self, text: str, start: int = 0) -> list[tuple[str, ...]]:
+        """The rows of a text, whose usual lines have one start. Each of its lines begins with a line feed."""
+        return self._pattern(self._expressions[start]).findall(text)
 
+    def _pattern(self, expression: str) -> re.Pattern[str]:
+        """A pattern, compiled on first use."""
+        if expression not in self._patterns:
+            self._patterns[expression] = compiled(expression)
+        return self._patterns[expression]
+
+
+EXAMINED = 10
+"""Lines of a block at most from which its start is known."""
 
 CLOSER = "closer"
 
@@ -160,18 +184,20 @@ def lowered_list(grammar: pp.ParserElement) -> LoweredList:
     return LoweredList(exact(grammar))
 
 
-def lowered_block(*, start: pp.ParserElement, forms: pp.ParserElement, candidates: pp.ParserElement) -> LoweredBlock:
+def lowered_block(
+    *, starts: Sequence[pp.ParserElement], forms: pp.ParserElement, candidates: pp.ParserElement
+) -> LoweredBlock:
     """Compile the grammars of a block's lines. None of them may match a line feed.
 
     Args:
-        start: How usual lines start. Its first part has a name.
+        starts: How usual lines start, the most usual way first. All have the same names, and always give them.
         forms: What follows the start in lines of usual forms.
         candidates: What follows the start in other lines that may matter.
 
     Raises:
-        CannotLowerError: An element cannot be expressed exactly, or a name occurs twice.
+        CannotLowerError: An element cannot be expressed exactly, a name occurs twice, or the starts' names differ.
     """
-    return LoweredBlock(exact(start), exact(forms), exact(candidates))
+    return LoweredBlock([exact(start) for start in starts], exact(forms), exact(candidates))
 
 
 _NO_DEFAULT = pp.Opt(pp.Empty()).defaultValue

@@ -18,24 +18,28 @@ from functools import lru_cache
 
 import pyparsing as pp
 
-from bouncemeter.blocks import Block, Columns, Row, UsualReader
+from bouncemeter.blocks import Columns, Row, UsualReader
 from bouncemeter.event import EnhancedCode, Entry, Event, Outcome, Step, StepKind
 from bouncemeter.filters import FILTERS, filter_step, passed_to, verdicts
 from bouncemeter.grammar import (
     address,
     code_of,
     enhanced_code,
+    iso_stamp,
+    origin,
     regex,
     reply,
     rest,
+    rfc5424_prefix,
+    syslog_stamp,
     usual_prefix,
 )
 from bouncemeter.lowering import lowered, lowered_block
 from bouncemeter.plugin import LineReader, UnparsedLineError
 from bouncemeter.refusals import client, limited, queue_id, refusal_in
-from bouncemeter.repeats import Repeats, any_line, repeated_events
+from bouncemeter.repeats import any_line, repeated_events
 from bouncemeter.stamps import Clock, Stamps
-from bouncemeter.wrappers import Unwrapper, values_inside
+from bouncemeter.wrappers import stream_prefix, values_inside, wrapped_prefix
 
 __all__ = ["PARSER", "PostfixParser"]
 
@@ -174,7 +178,12 @@ usual_arrival = "client=" + client("peer") + login + end
 usual_removal = pp.Literal("removed")("removed") + end
 
 usual_lines = lowered_block(
-    start=usual_prefix,
+    starts=[
+        usual_prefix(syslog_stamp("stamp"), origin("origin")),
+        rfc5424_prefix(iso_stamp("stamp"), origin("origin")),
+        wrapped_prefix,
+        stream_prefix,
+    ],
     forms=queue_id("queue_id") + ": " + (usual_delivery | usual_queued | usual_arrival | usual_removal),
     candidates=regex(
         r"(?:(?:[^:\n]++|:(?! ))*+: )?"
@@ -271,12 +280,7 @@ def _is_postfix(program: str) -> bool:
 
 
 def _program(origin: str) -> str:
-    return origin.partition(" ")[2]
-
-
-@lru_cache(maxsize=1024)
-def _host(origin: str) -> str:
-    return origin.partition(" ")[0]
+    return origin.rpartition(" ")[2]
 
 
 _NAMES = usual_lines.names
@@ -285,20 +289,10 @@ _TEXT = _NAMES.index("text")
 
 class _Reader(UsualReader):
     mta = "postfix"
+    any_line = any_line
     lines = usual_lines
     columns = Columns.of(_NAMES, arrival="peer", removal="removed", outcome="status", code="dsn")
     delivered = frozenset({"sent"})
-
-    def __init__(self, stamps: Stamps) -> None:
-        super().__init__(stamps)
-        self._unwrap, self._repeats = Unwrapper(), Repeats()
-
-    def __call__(self, line: str, /) -> Sequence[Entry]:
-        return self._line(self._repeats.resolved(line))
-
-    def block(self, text: str) -> Block:
-        """Read a block of lines; see `UsualReader`."""
-        return super().block(self._repeats.resolved_block(text))
 
     def message_id(self, line: str, /) -> Step | None:
         """The Message-ID in a line; see `bouncemeter.plugin.MessageIDReader`."""
@@ -317,7 +311,9 @@ class _Reader(UsualReader):
         stamp, origin, *_, message = row
         if not stamp:
             return self._line(message)
-        prefix = {"stamp": stamp, "host": self.host_of(origin), "program": _program(origin)}
+        prefix = {"stamp": stamp, "program": _program(origin)}
+        if (host := self.host_of(origin)) is not None:
+            prefix["host"] = host
         return self._program_message(prefix, message)
 
     def _line(self, line: str) -> Sequence[Entry]:
@@ -369,9 +365,6 @@ class _Reader(UsualReader):
             return (_delivery(status, text.removesuffix(")"), dsn, *about),)
         what = StepKind.QUEUED if sender else StepKind.ARRIVED if peer else StepKind.REMOVED
         return (Step(what, PARSER.name, queue_id, time, host, sender or None, peer or None, account=account or None),)
-
-    def host_of(self, origin: str) -> str:
-        return _host(origin)
 
     def is_ours(self, origin: str) -> bool:
         return _is_postfix(_program(origin)) or self.is_filter(origin)

@@ -19,14 +19,36 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import pyparsing as pp
 
-from bouncemeter.grammar import iso_stamp, own_stamp, regex, rest, syslog_prefix
+from bouncemeter.grammar import (
+    bsd_stamp,
+    dated_stamp,
+    iso_stamp,
+    levelled_origin,
+    own_stamp,
+    priority,
+    regex,
+    rest,
+    syslog_prefix,
+    syslog_stamp,
+)
 from bouncemeter.lowering import Lowered, lowered
+from bouncemeter.patterns import compiled
 
-__all__ = ["Unwrapper", "field_text", "unwrapped", "values_inside"]
+__all__ = [
+    "Unwrapper",
+    "field_text",
+    "stream_prefix",
+    "unwrapped",
+    "values_inside",
+    "without_wrapper",
+    "wrapped_prefix",
+    "wrapper",
+]
 
 # --- wrappers before a line ---------------------------------------------------------------------------------------
 
@@ -42,7 +64,24 @@ _layer = lowered(
 )
 _any_line = lowered(syslog_prefix)
 _whole_stamp = lowered(own_stamp + pp.StringEnd())
-_begins_with_stamp = lowered(regex(r"<[0-9]{1,3}>") | own_stamp)
+_begins_with_stamp = lowered(priority | own_stamp)
+
+# --- the same for blocks: wrappers around whole lines --------------------------------------------------------------
+
+_named = _colours + (_compose | _pod) + _colours + regex(" ?")
+_whole_stream = regex(r"std(?:out|err) F(?::[^ \n]*+)?+ ")
+
+wrapper = pp.Opt(_named) + pp.Opt(iso_stamp + regex(" +") + pp.Opt(_whole_stream) + pp.FollowedBy(priority | own_stamp))
+"""Any wrapper but JSON, before a line that begins with its own stamp."""
+
+without_wrapper = pp.NotAny(regex(r"[ {\x1b]|<[0-9]|std(?:out|err) [FP]") | own_stamp | _compose | _pod)
+"""What follows a stamp looks like no wrapper, so that the stamp is not a wrapper's."""
+
+wrapped_prefix = wrapper + pp.Opt(priority) + syslog_stamp("stamp") + " " + without_wrapper + levelled_origin
+"""A line with a prefix of its own, perhaps in a wrapper: gives `stamp` and `origin`."""
+
+stream_prefix = pp.Opt(_named) + iso_stamp("stamp") + " " + _whole_stream + without_wrapper + levelled_origin
+"""A line without its own stamp in Kubernetes' wrapper: gives `stamp` and `origin`."""
 
 # --- collectors' JSON -----------------------------------------------------------------------------------------------
 
@@ -57,6 +96,9 @@ TIMES = (
     *("_SOURCE_REALTIME_TIMESTAMP", "__REALTIME_TIMESTAMP", "timereported", "timestamp", "@timestamp", "time", "ts"),
     *("date", "timegenerated"),
 )
+OUTER = ("_source", "result")
+"""Elasticsearch's and Splunk's exports have the fields in an object inside."""
+
 CONTAINERS = ("CONTAINER_NAME", "CONTAINER_ID", "CONTAINER_ID_FULL")
 """With one of these, the program is the container's name: its output has lines of its own."""
 
@@ -64,11 +106,31 @@ PART = 16_384
 """Docker cuts a line into parts of this many bytes; only the last ends in a line feed."""
 
 MAX_LINE, MAX_HELD, MAX_DEPTH = 65_536, 64, 4
-"""Characters of a joined line that are kept; lines that are joined at a time; wrappers around a wrapper."""
+"""Characters of a line that are kept until its end comes; lines joined at a time; wrappers around a wrapper."""
 
 _TAG = re.compile(r"\s*([^\s\[\]:]{1,128})(?:\[([0-9]{1,10})\])?:?\s*")
 _WORD = re.compile(r"[^\s\[\]]{1,255}")
 _DIGITS = re.compile(r"[0-9]{9,19}(?:\.[0-9]*)?")
+
+
+class _Keys(NamedTuple):
+    """Which keys of an object there are for each part of a line, the most trusted ones first."""
+
+    texts: tuple[str, ...]
+    times: tuple[str, ...]
+    hosts: tuple[str, ...]
+    programs: tuple[str, ...]
+    pids: tuple[str, ...]
+    containers: tuple[str, ...]
+
+
+@lru_cache(maxsize=64)
+def _keys(keys: tuple[str, ...]) -> _Keys:
+    """The same for an object with these keys: the objects in a log have few different ones."""
+    found = set(keys)
+    return _Keys(
+        *(tuple(key for key in of if key in found) for of in (TEXTS, TIMES, HOSTS, PROGRAMS, PIDS, CONTAINERS))
+    )
 
 
 class _Layer(NamedTuple):
@@ -107,7 +169,7 @@ class Unwrapper:
             if layer is None:
                 break
             where, stamp = where + layer.name, layer.stamp or stamp
-            inner = (self.parts.pop(where, "") + layer.inner)[:MAX_LINE]
+            inner = self.parts.pop(where, "") + layer.inner
             if layer.is_part:
                 self._hold(where, inner)
                 return ""
@@ -121,7 +183,67 @@ class Unwrapper:
     def _hold(self, where: str, part: str) -> None:
         if len(self.parts) >= MAX_HELD:
             del self.parts[next(iter(self.parts))]
-        self.parts[where] = part
+        self.parts[where] = part[:MAX_LINE]
+
+    def block(self, text: str, form: Lowered) -> str | None:
+        """The next lines, each with its line feed: those in JSON are taken out if a form reads what is inside, all
+        others stay as they are. None if a line may come in parts: then read the lines one by one."""
+        if self._has_parts(text):
+            return None
+        lines = [inner or line for inner, line in zip(_in_json_files(text), text.split("\n"), strict=True)]
+        for place, line in enumerate(lines):
+            layer = _from_json(line) if line.startswith("{") and not form.matches(line) else None
+            if layer is None:
+                continue
+            if layer.is_part:
+                return None
+            inner = _only_layer(layer)
+            if inner is not None and form.matches(inner):
+                lines[place] = inner
+        return "\n".join(lines)
+
+    def may_join(self, text: str) -> bool:
+        """Whether lines of a text may be parts of one line."""
+        return "\n{" in text or self._has_parts(text)
+
+    def _has_parts(self, text: str) -> bool:
+        return bool(self.parts) or "stdout P" in text or "stderr P" in text
+
+
+def _in_json_files(text: str) -> list[str]:
+    """What is in each line of a text that has Docker's form; empty for any other line. All are taken out of their
+    quotes together."""
+    found = _docker_line().findall(text)
+    inside = "\\n".join([own or (bare and f"{stamp} {bare}") for own, bare, stamp in found])
+    return str(json.loads(f'"{inside}"')).split("\n")
+
+
+@cache
+def _docker_line() -> re.Pattern[str]:
+    """Any line. If it is a whole one in the form of Docker's json-file, this gives the text inside, with a stamp of its
+    own or without, and the wrapper's stamp."""
+    text = r'(?:[^"\\\x00-\x1f]++|\\["\\bft]|\\u00(?:3[CcEe]|26))++'  # as in its quotes
+    name = r'"[^"\\\x00-\x1f]*+"'
+    no_wrapper = (
+        rf"(?![ {{\\]|<[0-9]|std(?:out|err) [FP]|\[[^\s\[\]/\\]*+[/\\]|{_compose.pattern}|{iso_stamp.pattern}"
+        rf"|{dated_stamp.pattern})"
+    )
+    own = rf"(?={bsd_stamp.pattern} |(?>{iso_stamp.pattern}) {no_wrapper})({text})"
+    bare = rf"{no_wrapper}({text})"
+    return compiled(
+        rf'(?m)^(?:\{{"log":"(?:{own}|{bare})(?:\\r)?+\\n","stream":"std(?:out|err)",'
+        rf'(?:"attrs":\{{{name}:{name}(?:,{name}:{name})*+\}},)?+"time":"((?>{iso_stamp.pattern}))"\}}|[^\n]*+)$'
+    )
+
+
+def _only_layer(layer: _Layer) -> str | None:
+    """The line inside a wrapper; None if it is in another one."""
+    inner = layer.inner
+    if not layer.is_line or (layer.stamp and _begins_with_stamp.matches(inner)):
+        return inner
+    if inner.startswith("{") or _from_text(inner) is not None:
+        return None
+    return f"{layer.stamp} {inner}" if layer.stamp else inner
 
 
 def unwrapped(line: str) -> str | None:
@@ -154,23 +276,24 @@ def _from_json(line: str) -> _Layer | None:
         return None
     if not isinstance(entry, dict):
         return None
-    fields = dict(_flat(entry.get("_source") or entry.get("result") or entry))
-    raw = _first(fields, TEXTS)
+    fields = dict(_flat(next((inner for key in OUTER if isinstance(inner := entry.get(key), dict) and inner), entry)))
+    keys = _keys(tuple(fields))
+    raw = _first(fields, keys.texts)
     if not raw:
         return None
-    text, stamp = raw.rstrip("\r\n").replace("\n", "\\n"), _stamp(_first(fields, TIMES))
+    text, stamp = raw.rstrip("\r\n").replace("\n", "\\n"), _stamp(_first(fields, keys.times))
     is_part = (fields.get("logtag") or fields.get("_p")) in ("P", "partial") or (
         "log" in fields
         and "stream" in fields
         and not raw.endswith("\n")
         and len(raw.encode("utf-8", "replace")) >= PART
     )
-    tag = None if any(key in fields for key in CONTAINERS) else _TAG.fullmatch(_first(fields, PROGRAMS))
+    tag = None if keys.containers else _TAG.fullmatch(_first(fields, keys.programs))
     if tag is None or _is_line_of(tag[1], text):
         return _Layer(text, stamp, fields.get("stream", ""), is_part=is_part)
-    number = tag[2] or _first(fields, PIDS)
+    number = tag[2] or _first(fields, keys.pids)
     pid = number if number.isascii() and number.isdecimal() and len(number) <= 10 else "0"
-    host = _first(fields, HOSTS)
+    host = _first(fields, keys.hosts)
     start = f"{stamp} {host} " if stamp and _WORD.fullmatch(host) else f"{stamp} " if stamp else ""
     return _Layer(f"{start}{tag[1]}[{pid}]: {text.lstrip(' ')}", is_line=False)
 
@@ -184,7 +307,9 @@ def _is_line_of(program: str, text: str) -> bool:
 def _flat(entry: dict[str, Any], path: str = "", depth: int = 3) -> Iterator[tuple[str, str]]:
     """The fields of an object, those of objects inside it with the path before their names."""
     for key, value in entry.items():
-        if isinstance(value, dict):
+        if isinstance(value, str):
+            yield path + key, value
+        elif isinstance(value, dict):
             if depth > 1:
                 yield from _flat(value, f"{path}{key}.", depth - 1)
         elif (text := field_text(value)) is not None:

@@ -214,7 +214,8 @@ def test_a_block_of_a_megabyte_takes_linear_time(line: str) -> None:
     def seconds(text: str) -> float:
         start = time.process_time()
         for module in (postfix, exim):
-            module.usual_lines.rows(text)
+            for start in range(len(module.usual_lines.starts)):
+                module.usual_lines.rows(text, start)
         return time.process_time() - start
 
     short = f"\n{line}"
@@ -231,7 +232,10 @@ def test_no_part_of_a_block_pattern_matches_a_line_feed() -> None:
             text = "\n" + log.read_text("utf-8").rstrip("\n")
             for cut in range(7):  # break lines off at different places
                 broken = "\n".join(f"{part[: len(part) * cut // 7]}\n{part}" for part in text.split("\n"))
-                assert not any("\n" in each for row in module.usual_lines.rows(f"\n{broken}") for each in row)
+                for start in range(len(module.usual_lines.starts)):
+                    assert not any(
+                        "\n" in each for row in module.usual_lines.rows(f"\n{broken}", start) for each in row
+                    )
 
 
 def test_all_grammars_are_lowered() -> None:
@@ -266,7 +270,12 @@ def test_a_grammar_that_cannot_be_lowered_is_refused(make: Callable[[], pp.Parse
 
 def test_a_name_may_not_occur_twice_in_a_block() -> None:
     with pytest.raises(CannotLowerError, match="a name occurs twice"):
-        lowered_block(start=X("x"), forms=X("y") + "-" + X("y"), candidates=X)
+        lowered_block(starts=[X("x")], forms=X("y") + "-" + X("y"), candidates=X)
+
+
+def test_all_starts_of_a_block_s_lines_have_the_same_names() -> None:
+    with pytest.raises(CannotLowerError, match="have different names"):
+        lowered_block(starts=[X("x"), X("y")], forms=X("z"), candidates=X)
 
 
 def test_a_list_must_end_in_a_repetition() -> None:
