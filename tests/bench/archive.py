@@ -1,5 +1,6 @@
 """What an archive costs: `python -m tests.bench.archive 5000000` writes twenty files with so many lines, a day in each,
-reads them by `report` and `backfill`, and compares what they say."""
+reads them by `report` and `backfill`, and compares what they say, and what a real Prometheus says of its blocks, if it
+is there."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tests.bench.traffic import day
+from tests.servers.programs import use_unpacked
+from tests.servers.prometheus import Prometheus
 
 FILES = 20
 BEGIN = datetime(2026, 10, 1, tzinfo=UTC)
@@ -77,8 +81,54 @@ def main(lines: int) -> None:
                 counted = sum(float(value) for value, moment in values if int(moment) == end)
                 assert counted == recipients[outcome], f"{path}: {counted} {outcome}, not {recipients[outcome]}"
         size = sum(each.stat().st_size for each in (folder / "days").iterdir())
-        print(f"\nThe totals are the same. {size / 1e6:,.0f} MB of OpenMetrics.")
+        print(f"\nThe totals are the same. {size / 1e6:,.0f} MB of OpenMetrics.", flush=True)
+        if shutil.which("promtool"):
+            serve(folder, recipients)
+
+
+def serve(folder: Path, recipients: dict[str, int]) -> None:
+    """Let Prometheus serve the past, and compare what it counts. Then record the rules for the past, too."""
+    begin, data = time.monotonic(), folder / "data"
+    days = sorted((folder / "days").glob("*.om"))
+    for path in days:
+        promtool("tsdb", "create-blocks-from", "openmetrics", path, data)
+    print(f"promtool made blocks in {time.monotonic() - begin:.0f} s: {megabytes(data):,.0f} MB.", flush=True)
+    first, last = (datetime.fromisoformat(f"{path.stem}T00:00:00+00:00") for path in (days[0], days[-1]))
+    end = (last + timedelta(days=1)).timestamp()
+    flags = ["--storage.tsdb.retention.time=10y"]
+    with Prometheus(folder, 1, flags=flags) as prometheus:
+        for outcome in ("delivered", "bounced", "expired"):
+            query = f'sum(mail_recipients_total{{outcome="{outcome}"}})'
+            (answer,) = prometheus.ask("query", query=query, time=str(end))["result"]
+            assert float(answer["value"][1]) == recipients[outcome], f"{answer} {outcome}, not {recipients[outcome]}"
+        print("Prometheus has the same totals.", flush=True)
+        begin, rules = time.monotonic(), folder / "recorded"
+        run("rules", "export", folder / "rules")
+        promtool(
+            *("tsdb", "create-blocks-from", "rules", "--start", first.isoformat(), "--end", f"{end:.0f}"),
+            *("--url", f"http://127.0.0.1:{prometheus.port}", "--output-dir", rules),
+            *sorted((folder / "rules").glob("*.rules.yml")),
+        )
+        print(f"promtool recorded the rules in {time.monotonic() - begin:.0f} s: {megabytes(rules):,.0f} MB.")
+    for block in rules.iterdir():
+        block.rename(data / block.name)
+    with Prometheus(folder, 1, flags=flags) as prometheus:
+        names = prometheus.ask("label/__name__/values", start=str(first.timestamp()), end=f"{end:.0f}")
+        recorded = [name for name in names if ":" in name]
+        answered = [name for name in recorded if prometheus.ask("query", query=name, time=f"{end - 60:.0f}")["result"]]
+        print(f"Of {len(recorded)} recorded names, {len(answered)} have values at the end.")
+
+
+def promtool(*words: object) -> None:
+    """Run promtool."""
+    subprocess.run(["promtool", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+
+
+def megabytes(folder: Path) -> float:
+    """What the files below a folder take."""
+    return sum(each.stat().st_size for each in folder.rglob("*") if each.is_file()) / 1e6
 
 
 if __name__ == "__main__":
+    use_unpacked()
     main(int(sys.argv[1]))
