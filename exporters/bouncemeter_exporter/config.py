@@ -109,6 +109,8 @@ def telemetry_path(value: object) -> str:
     path = _text(value)
     if not re.fullmatch(r"/[!-~]+", path):
         raise ValueError(f"{path!r} is not a path such as /metrics")
+    if re.match("/(?:-|trace)(?:/|$)", path):
+        raise ValueError(f"{path!r} is a path of other pages")
     return path
 
 

@@ -70,6 +70,7 @@ def test_an_account_decides_before_the_longest_ending_of_a_domain(
         ("[senders.a]\naccounts = [3]", "2: senders.a.accounts must be a list such as"),
         ("[senders.a]\naccounts = ['']", "2: senders.a.accounts must be a list such as"),
         ("[senders.a]\ndomains = ['bob@a.test']", "2: senders.a.domains has 'bob@a.test', which is not a domain"),
+        ("[senders.a]\ndomains = ['*.a.test']", "2: senders.a.domains has '*.a.test', which is not a domain"),
         ("[senders.a]\n", "1: senders.a must name a domain or an account"),
         ("[senders.a]\ndomains = []", "1: senders.a must name a domain or an account"),
         (

@@ -152,6 +152,8 @@ def test_a_wrong_argument_is_answered_by_one_sentence(
         ("\n[ \"web\" ]\n'listen_adress' = ':1'", ":3: there is no setting web.listen_adress"),
         ("[WEB]", ":1: there is no setting WEB; did you mean web?"),
         ("[web]\ntelemetry_path = 'metrics'", ":2: 'metrics' is not a path such as /metrics"),
+        ("[web]\ntelemetry_path = '/trace'", ":2: '/trace' is a path of other pages"),
+        ("[web]\ntelemetry_path = '/-/ready'", ":2: '/-/ready' is a path of other pages"),
         ("[web]\nlisten_address = 'here'", ":2: 'here' is not an address to listen on"),
         ("sources = [", "is not TOML"),
     ],

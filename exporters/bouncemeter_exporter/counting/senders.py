@@ -14,7 +14,7 @@ OTHER = "other"
 """Any sender that is in no group."""
 
 _NAME = re.compile("[a-z0-9_-]{1,40}")
-_DOMAIN = re.compile(r"[^\s@<>]+")
+_DOMAIN = re.compile(r"[^\s@<>*?]+")
 
 Groups = Mapping[str, Mapping[str, Sequence[str]]]
 """Lists of `domains` and `accounts`, by the name of the group."""
