@@ -28,7 +28,7 @@ lacks = {
         " setgroups setsid setuid statvfs sync sysconf uname wait wait3 wait4 waitid"
         " O_CLOEXEC O_DIRECTORY O_NOCTTY O_NOFOLLOW O_NONBLOCK O_SYNC",
     signal: "SIGALRM SIGCHLD SIGHUP SIGKILL SIGPIPE SIGQUIT SIGUSR1 SIGUSR2 SIGWINCH alarm pause sigwait",
-    socket: "AF_UNIX CMSG_LEN SCM_RIGHTS socketpair",
+    socket: "AF_UNIX CMSG_LEN SCM_RIGHTS",
     select: "epoll poll",
     time: "tzset clock_gettime",
 }
@@ -36,6 +36,11 @@ for module, names in lacks.items():
     for name in names.split():
         if hasattr(module, name):
             delattr(module, name)
+def pair():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.create_connection(server.getsockname())
+        return one, server.accept()[0]
+socket.socketpair = pair  # Windows has it by TCP
 os.supports_effective_ids.clear()
 multiprocessing.get_all_start_methods = lambda: ["spawn"]
 multiprocessing.set_start_method("spawn")

@@ -200,8 +200,8 @@ def summarise_pieces(
 def _context() -> BaseContext:
     """How processes are started: by a fork, which inherits modules and patterns, where that is safe. After a fork, a
     process could wait forever for what another thread held; and macOS has threads of its own."""
-    safe = sys.platform == "linux" and threading.active_count() == 1
-    return multiprocessing.get_context("fork" if safe else "spawn")
+    methods = multiprocessing.get_all_start_methods() if sys.platform == "linux" else []
+    return multiprocessing.get_context("fork" if "fork" in methods and threading.active_count() == 1 else "spawn")
 
 
 def _results(

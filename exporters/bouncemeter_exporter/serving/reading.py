@@ -309,13 +309,14 @@ class Reading:
 
 @contextmanager
 def _signals() -> Iterator[int]:
-    """A file descriptor that becomes readable when a signal comes: else a long wait would go on after it."""
+    """A file descriptor that becomes readable when a signal comes: else a long wait would go on after it. On Windows,
+    where waits are short, nothing is ever readable."""
     reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    os.set_blocking(writing, False)
-    if hasattr(select, "poll"):  # not on Windows, where this must be a socket, and nothing waits for it
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
+        if hasattr(select, "poll"):
+            os.set_blocking(reading, False)
+            os.set_blocking(writing, False)
+            signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         yield reading
     finally:
         if hasattr(select, "poll"):

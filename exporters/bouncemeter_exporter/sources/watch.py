@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import sys
+import select
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
@@ -53,7 +53,7 @@ class Watch:
         masks = dict.fromkeys(folders, _FOLDER)
         if masks.keys() != {path for path, mask in self._masks.items() if mask == _FOLDER}:
             self._local = (
-                sys.platform == "linux" and bool(masks) and all(LOCAL.fullmatch(file_system(each)) for each in masks)
+                hasattr(select, "epoll") and bool(masks) and all(LOCAL.fullmatch(file_system(each)) for each in masks)
             )
         masks.update(dict.fromkeys(files, _FILE))
         if not self._local:
