@@ -21,6 +21,9 @@ RFC 3164 time stamps lack. For a live log it is the present time, for an old fil
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 """As RFC 3164 writes them."""
 
+LATEST = 253_370_764_800.0
+"""The year 9999 in seconds since 1970 UTC. A time in it, or before 1970, is none: calendars of some zones end there."""
+
 _DATED = re.compile(
     r"(?:[A-Z][a-z]{2},? )?(?:(?P<first>[0-9]{4}) )?(?P<month>[A-Z][a-z]{2}) +(?P<day>[0-9]{1,2})"
     r" (?:(?P<middle>[0-9]{4}) )?(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9.]+)(?: (?P<last>[0-9]{4}))?"
@@ -54,6 +57,8 @@ class Stamps:
                     found = self._iso(stamp)
                 else:
                     found = self._bsd(stamp) if stamp[9] == ":" and " " not in stamp[15:] else self._dated(stamp)
+                if not 0 <= found < LATEST:
+                    found = None
             except (ValueError, IndexError, OverflowError):
                 found = None
             self._last = (stamp, found)

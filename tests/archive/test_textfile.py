@@ -162,3 +162,34 @@ def test_wrong_arguments_are_a_sentence(bouncemeter: Run, arguments: list[str], 
     done = bouncemeter("textfile", *arguments, LOG, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert why in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["textfile", "--once", "--from-start", "--output", "mail.prom"],
+        ["backfill", "--output", "mail.om"],
+        ["backfill", "--output", "days"],
+    ],
+)
+def test_no_log_is_replaced_by_metrics(bouncemeter: Run, tmp_path: Path, words: list[str]) -> None:
+    output = tmp_path / words[-1]
+    log = output if output.suffix else output / "2026-11-24.om"
+    log.parent.mkdir(exist_ok=True)
+    log.write_bytes(LOG.read_bytes())
+    done = bouncemeter(*words[:-1], output, log, check=False)
+    assert done.returncode in (1, 2)
+    assert "a file is there which holds no metrics" in done.stderr
+    assert log.read_bytes() == LOG.read_bytes()
+    log.write_text("# EOF\n")
+    bouncemeter(*words[:-1], output, LOG)
+    assert "mail_recipients_total" in log.read_text()
+
+
+def test_once_tells_cron_what_it_could_not_read(bouncemeter: Run, tmp_path: Path) -> None:
+    output, other = tmp_path / "mail.prom", tmp_path / "broken.log.gz"
+    other.write_bytes(b"this is not gzip")
+    command = ["textfile", "--once", "--from-start", "--output", output, LOG, other]
+    done = bouncemeter(*command, check=False)
+    assert done.returncode == 1
+    assert "mail_recipients_total" in output.read_text()

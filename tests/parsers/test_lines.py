@@ -116,3 +116,8 @@ def test_a_live_log_crosses_the_turn_of_the_year() -> None:
 def test_the_span_of_stamps_is_their_earliest_and_latest(stamps: set[str], span: tuple[str, str] | None) -> None:
     read = Stamps(lambda: 1_796_000_000.0)
     assert read.span(stamps) == (span and (read.seconds(span[0]), read.seconds(span[1])))
+
+
+@pytest.mark.parametrize("stamp", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "1969-12-31T00:00:00Z"])
+def test_a_stamp_at_the_edge_of_the_calendar_is_no_time(stamp: str) -> None:
+    assert Stamps().seconds(stamp) is None

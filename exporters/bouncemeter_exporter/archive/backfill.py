@@ -141,7 +141,8 @@ class Past:
                 self._count(each)
             waiting.clear()
         if now is None:
-            raise SourceError(f"no line in {', '.join(self.logs.named)} has a time{self.period.bounded * ' in it'}")
+            what = "is of that time" if self.period.bounded else "has a time"
+            raise SourceError(f"no line in {', '.join(self.logs.named)} {what}")
         self.ledger.memory.forget_old()
         yield self._sample(now + 1)
 

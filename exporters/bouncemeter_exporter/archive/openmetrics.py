@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from bouncemeter_exporter.archive.samples import Samples
-from bouncemeter_exporter.archive.whole import whole_file
+from bouncemeter_exporter.archive.whole import check_metrics, whole_file
 from bouncemeter_exporter.counting.counters import Labels
 from bouncemeter_exporter.serving.exposition import head
 
@@ -37,6 +37,8 @@ class DayFiles:
 
     def __init__(self, folder: Path, labels: Mapping[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob("*.om"):
+            check_metrics(path)
         self._folder, self._labels = folder, labels
         self.written: list[Path] = []
 
@@ -70,6 +72,7 @@ class OneFile:
 
     def __init__(self, path: Path, labels: Mapping[str, str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        check_metrics(path)
         self._path, self._labels = path, labels
         self._pieces = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed in `end`
         self._places: dict[str, dict[Labels, list[tuple[int, int]]]] = {}

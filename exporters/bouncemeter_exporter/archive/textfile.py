@@ -46,6 +46,11 @@ class Textfile(Reading):
         self._path, self._interval, self._once = path, interval, once
         self._written, self.failed = float("-inf"), False
 
+    @property
+    def complete(self) -> bool:
+        """Whether the file was written, and every source could be read."""
+        return not self.failed and all(source.up for source in self._sources)
+
     def _tell(self, sentence: str) -> None:
         if not self._once:  # cron mails whatever is said
             self._say(sentence)
@@ -72,7 +77,8 @@ class Textfile(Reading):
                 stream.write(exposition(self.families(), openmetrics=False))
         except OSError as error:
             if not self.failed:
-                self._say(f"cannot write {self._path}: {error.strerror}; trying again every {self._interval:.0f} s")
+                again = "" if self._once else f"; trying again every {self._interval:.0f} s"
+                self._say(f"cannot write {self._path}: {error.strerror}{again}")
             self.failed = True
         else:
             if self.failed:

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["whole_file"]
+__all__ = ["check_metrics", "whole_file"]
+
+
+METRICS = (b"# HELP ", b"# TYPE ", b"# UNIT ", b"# EOF")
+"""How a file of metrics begins."""
+
+
+def check_metrics(path: Path) -> None:
+    """Check that a file of metrics may have a path: that no other file is there, such as a log, which would be lost.
+
+    Raises:
+        FileExistsError: There is one.
+        OSError: It cannot be read.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            beginning = file.read(64)
+        if beginning and not beginning.startswith(METRICS):
+            raise FileExistsError(errno.EEXIST, "a file is there which holds no metrics", str(path))
 
 
 @contextmanager

@@ -44,6 +44,7 @@ def textfile(
     from bouncemeter.plugin import ParserNotFoundError
 
     from bouncemeter_exporter.archive.textfile import Textfile
+    from bouncemeter_exporter.archive.whole import check_metrics
     from bouncemeter_exporter.config import ConfigError, seconds
     from bouncemeter_exporter.serving.state import StateError
     from bouncemeter_exporter.sources.lines import SourceError
@@ -52,6 +53,10 @@ def textfile(
         fail(f"--output: the collectors read files that end in .prom, and {output} does not", 2)
     if not output.parent.is_dir():
         fail(f"--output: there is no folder {output.parent}", 2)
+    try:
+        check_metrics(output)
+    except OSError as error:
+        fail(f"--output: cannot write {output}: {error.strerror}", 2)
     if once and no_state:
         fail("--once needs the state: each run goes on where the last one stopped", 2)
 
@@ -64,5 +69,5 @@ def textfile(
         fail(error, 2)
     collect_garbage_seldom()
     file.run()
-    if file.failed:
+    if file.failed or (once and not file.complete):
         raise typer.Exit(1)
