@@ -86,6 +86,8 @@ def test_no_sender_expires_its_message(
             postfix.send(sender, [f"ok-{number}@dest.test"])
         wait_until(lambda: len(server.truth.tries) == 2 * len(SENDERS), 600, "not all mail was tried")
         postfix.drain(left=len(SENDERS))
+        full = [f"to=<full-{number}@dest.test>" for number in range(len(SENDERS))]
+        wait_until(lambda: all(each in postfix.log.read_text() for each in full), 600, "not all deferrals are logged")
     records = parse(postfix.log)
     assert {(each["outcome"], each["code"]) for each in records} == {("deferred", "4.2.2"), ("delivered", "2.0.0")}
     found = report(postfix.log)
