@@ -5,6 +5,7 @@ Sixteen simulated Postfix servers, on this machine, with one, two and four tasks
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 from tests.bench.traffic import day
 
 SERVERS = 16
+TASKS = (1, 2, 4)
 
 
 def main(lines: int) -> None:
@@ -33,14 +35,13 @@ def main(lines: int) -> None:
             (folder / f"mx{server}.log").write_text("".join(f"{line}\n" for line in written))
         print("| tasks at a time | step | time, s | CPU, s | lines a second | peak memory of a Python worker, MB |")
         print("|--:|---|--:|--:|--:|--:|", flush=True)
-        for tasks in (1, 2, 4):
+        for tasks in TASKS:
             command = [sys.executable, "-m", "tests.bench.spark", str(lines), str(tasks), name]
             subprocess.run(command, check=True, env={**os.environ, "TZ": "UTC", "PYSPARK_PYTHON": sys.executable})
 
 
-def measure(lines: int, tasks: int, folder: str) -> None:
-    """Print the rows of one number of tasks."""
-    from bouncemeter_exporter.archive.spark import recipients
+def session(tasks: int) -> Any:
+    """A session with some tasks at a time."""
     from pyspark.sql import SparkSession
 
     settings: dict[str, Any] = {
@@ -49,7 +50,15 @@ def measure(lines: int, tasks: int, folder: str) -> None:
         "spark.sql.shuffle.partitions": str(SERVERS),
         "spark.driver.memory": "2g",
     }
-    spark = SparkSession.builder.master(f"local[{tasks}]").config(map=settings).getOrCreate()
+    return SparkSession.builder.master(f"local[{tasks}]").config(map=settings).getOrCreate()
+
+
+def measure(lines: int, tasks: int, folder: str) -> None:
+    """Print the rows of one number of tasks; at last, compare the numbers with those of `report`."""
+    from bouncemeter_exporter.archive.fleet import report
+    from bouncemeter_exporter.archive.spark import recipients
+
+    spark = session(tasks)
 
     def load(pattern: str) -> None:
         entries = spark.read.format("bouncemeter").option("entries", "true").load(f"{folder}/{pattern}")
@@ -71,6 +80,15 @@ def measure(lines: int, tasks: int, folder: str) -> None:
         print(
             f"| {tasks} | {name} | {took:.1f} | {cpu:.1f} | {lines / took:,.0f} | {peak_of_workers():.0f} |", flush=True
         )
+    if tasks == TASKS[-1]:
+        found = report(spark.read.parquet(f"{folder}/entries"), spark.read.parquet(f"{folder}/recipients"))
+        command = [sys.executable, "-m", "bouncemeter_exporter", "report", "--format", "json"]
+        logs = sorted(str(each) for each in Path(folder).glob("*.log"))
+        done = subprocess.run([*command, *logs], check=True, capture_output=True, env={**os.environ, "TZ": "UTC"})
+        truth = json.loads(done.stdout)
+        for key in ("attempts", "recipients", "bounces", "rejections", "notifications", "classes"):
+            assert found[key] == truth[key], f"{key}: {found[key]}, not {truth[key]}"
+        print(f"\nThe numbers are those of report: {truth['recipients']}.")
     spark.stop()
 
 
