@@ -93,8 +93,8 @@ def serve(folder: Path, recipients: dict[str, int]) -> None:
     for path in days:
         promtool("tsdb", "create-blocks-from", "openmetrics", path, data)
     print(f"promtool made blocks in {time.monotonic() - begin:.0f} s: {megabytes(data):,.0f} MB.", flush=True)
-    first, last = (datetime.fromisoformat(f"{path.stem}T00:00:00+00:00") for path in (days[0], days[-1]))
-    end = (last + timedelta(days=1)).timestamp()
+    first = datetime.fromisoformat(f"{days[0].stem}T00:00:00+00:00")
+    end = max(map(int, re.findall(r"^mail_recipients_total.* (\d+)$", days[-1].read_text(), re.MULTILINE)))
     flags = ["--storage.tsdb.retention.time=10y"]
     with Prometheus(folder, 1, flags=flags) as prometheus:
         for outcome in ("delivered", "bounced", "expired"):
@@ -105,7 +105,7 @@ def serve(folder: Path, recipients: dict[str, int]) -> None:
         begin, rules = time.monotonic(), folder / "recorded"
         run("rules", "export", folder / "rules")
         promtool(
-            *("tsdb", "create-blocks-from", "rules", "--start", first.isoformat(), "--end", f"{end:.0f}"),
+            *("tsdb", "create-blocks-from", "rules", "--start", first.isoformat(), "--end", str(end)),
             *("--url", f"http://127.0.0.1:{prometheus.port}", "--output-dir", rules),
             *sorted((folder / "rules").glob("*.rules.yml")),
         )
@@ -113,9 +113,9 @@ def serve(folder: Path, recipients: dict[str, int]) -> None:
     for block in rules.iterdir():
         block.rename(data / block.name)
     with Prometheus(folder, 1, flags=flags) as prometheus:
-        names = prometheus.ask("label/__name__/values", start=str(first.timestamp()), end=f"{end:.0f}")
+        names = prometheus.ask("label/__name__/values", start=str(first.timestamp()), end=str(end))
         recorded = [name for name in names if ":" in name]
-        answered = [name for name in recorded if prometheus.ask("query", query=name, time=f"{end - 60:.0f}")["result"]]
+        answered = [name for name in recorded if prometheus.ask("query", query=name, time=str(end))["result"]]
         print(f"Of {len(recorded)} recorded names, {len(answered)} have values at the end.")
 
 
