@@ -41,8 +41,10 @@ format: .venv/dev.stamp ## put the style right
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: .venv/dev.stamp ## compare the cost of reading LINES=1000000 lines, of SEED=1, with other tools
-	$(BIN)/python -m tests.bench.compare $(LINES) $(SEED)
+bench: .venv/dev.stamp ## compare the cost of LINES=1000000 lines with other tools; ARCHIVE=5000000: of an archive
+	$(if $(ARCHIVE),,$(BIN)/python -m tests.bench.compare $(LINES) $(SEED))
+	$(if $(ARCHIVE),$(BIN)/python -m tests.bench.archive $(ARCHIVE))
+	$(if $(ARCHIVE),$(BIN)/python -m tests.bench.spark $(ARCHIVE))
 
 fuzz: .venv/dev.stamp ## look for input that breaks a parser or a source, SECONDS=600 for each
 	FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q -rP -n $(CORES) tests/test_fuzz.py
