@@ -36,7 +36,7 @@ __all__ = ["Reading"]
 PAUSE = 0.5
 """Seconds between polls while there is nothing new, and between commits while there is much to read."""
 
-UNCHANGED = 10.0
+UNCHANGED = 30.0
 """Seconds between polls while sources tell that nothing has changed: a file system may not tell all."""
 
 TURN = 0.001
