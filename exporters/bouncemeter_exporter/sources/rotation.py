@@ -61,7 +61,7 @@ class Position:
         offset: Bytes read, as whole lines.
         head_size, head: How many bytes at its beginning identify it, and their digest.
         tail_size, tail: The same for the bytes just before `offset`.
-        changed: Its last change, in nanoseconds since 1970 UTC; if it was empty, when it was last seen empty.
+        changed: Its last change, in nanoseconds since 1970 UTC; if empty, when it was seen so before the last look.
         mta: Its format, if found.
         overlong: `offset` is within a line whose beginning was returned already.
         memory: What the reader remembers of earlier lines.
