@@ -5,10 +5,10 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
-from bouncemeter.event import EnhancedCode, Event, Outcome, Step, StepKind
+from bouncemeter.event import EnhancedCode, Event, Kind, Outcome, Step, StepKind
 from bouncemeter_exporter.counting.facts import Fact, FactKind
 from bouncemeter_exporter.counting.ledger import Ledger
-from bouncemeter_exporter.counting.message import Message, Recipient, pack, seen, unpack
+from bouncemeter_exporter.counting.message import Message, Recipient, bounce_bit, pack, seen, unpack
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -326,6 +326,26 @@ def test_the_delay_comes_from_the_log_or_from_the_arrival() -> None:
     assert unknown.delay is None
 
 
+def test_the_delay_of_an_expiry_whose_arrival_was_not_seen_comes_from_its_deferrals() -> None:
+    """No line tells the arrival of mail that local(8) forwards, nor of mail that came before the log begins."""
+    ledger = Ledger()
+    entries = [step(StepKind.QUEUED, sender="s@x"), event(HOLD, delay=40.0), event(HOLD, time=1300.0, delay=340.5)]
+    (_, end) = take(ledger, *entries, event(Outcome.EXPIRED, None, time=1800.0))
+    assert end.delay == 840.5
+    _, late = take(ledger, event(HOLD, queue_id="B2", delay=2.0), event(Outcome.EXPIRED, None, "B2", time=1001.0))
+    assert late.delay == 3.0
+    (unknown,) = take(ledger, step(StepKind.QUEUED, "C3", sender="s@x"), event(Outcome.EXPIRED, None, "C3"))
+    assert unknown.delay is None
+
+
+def test_an_arrival_logged_after_a_deferral_with_a_delay_belongs_to_the_message() -> None:
+    ledger = Ledger()
+    take(ledger, event(HOLD, time=1002.0, delay=1.5), step(StepKind.ARRIVED, time=1000.0, sender="s@x"))
+    assert waiting(ledger) == 1
+    (end,) = take(ledger, event(SENT, time=1007.0))
+    assert end.delay == 7.0
+
+
 def test_rejections_count_no_recipient() -> None:
     assert take(Ledger(), event(Outcome.REJECTED)) == []
     assert take(Ledger(), event(FAIL, queue_id=None)) == []  # type: ignore[arg-type]
@@ -420,10 +440,11 @@ def test_waiting_recipients_are_counted_by_their_last_code() -> None:
     assert len(ledger.memory) == 1
 
 
-@given(st.builds(Message, st.floats(0, 4e9), st.floats(0, 4e9), *[st.booleans()] * 6, st.none() | st.text(), st.none()))
+@given(st.builds(Message, st.floats(0, 4e9), st.floats(0, 4e9), *[st.booleans()] * 7, st.none() | st.text(), st.none()))
 def test_packing_and_unpacking_keeps_a_message(message: Message) -> None:
     message.soft_before = frozenset({"a@x"})
     message.recipients = {"a@x": Recipient(1.5, EnhancedCode(4, 2, 2), "google"), "b@x": Recipient(ended=True)}
+    message.bounced = bounce_bit(Kind.SOFT, EnhancedCode(4, 2, 2)) | bounce_bit(Kind.HARD, EnhancedCode(5, 999, 0))
     assert unpack(pack(message)) == message
     assert seen(pack(message)) == message.seen
 

@@ -228,6 +228,8 @@ class Ledger:
         first = recipient.since is None and (event.recipient or "").lower() not in message.soft_before
         now, provider = self._time(event), provider_of(event.relay, event.recipient)
         again = recipient.passed_on and now >= message.seen
+        if event.delay is not None and not message.arrived:  # a message of the server's own, or from before the log
+            message.begun, message.dated = now - event.delay, True
         message.defer(recipient, now, event.code, provider, again=again)
         if first:
             sender, account = message.sender, message.account
@@ -245,7 +247,7 @@ class Ledger:
         if event.outcome is Outcome.EXPIRED and recipient.code is not None:
             event, provider = replace(event, code=recipient.code), recipient.provider
         delay = event.delay
-        if delay is None and message.arrived and event.time is not None:
+        if delay is None and (message.arrived or message.dated) and event.time is not None:
             delay = round(max(0.0, event.time - message.begun), 3)
         sender, account = message.sender, message.account
         return Fact(FactKind.ENDED, event, event.outcome, provider, delay, sender=sender, account=account)

@@ -55,6 +55,7 @@ class Message:
         removed: It left the queue.
         expired: The server gave up on the recipients that still waited.
         unnamed: A recipient was counted as expired before any line named it.
+        dated: `begun` follows from the delay that a deferral had.
         peer: The address of the client that handed it over.
         origin: The queue ID that it had before, if the log says so.
         sender, account: Who sent it, and who handed it over, where the ledger remembers that.
@@ -72,6 +73,7 @@ class Message:
     removed: bool = False
     expired: bool = False
     unnamed: bool = False
+    dated: bool = False
     peer: str | None = None
     origin: str | None = None
     sender: str | None = None
@@ -186,12 +188,16 @@ def bounce_bit(kind: Kind, code: EnhancedCode) -> int:
 
 
 _TIMES = struct.Struct("<dd")
-_FLAGS = ("arrived", "queued", "notification", "removed", "expired", "unnamed")
+_FLAGS = {"arrived": 0, "queued": 1, "notification": 2, "removed": 3, "expired": 4, "unnamed": 5, "dated": 63}
+"""The bit of each flag."""
+
+_BOUNCED = 6
+"""The first bit of `bounced`, before that of `dated`."""
 
 
 def pack(message: Message) -> bytes:
     """Pack a message as bytes."""
-    flags = sum(getattr(message, name) << bit for bit, name in enumerate(_FLAGS)) | message.bounced << len(_FLAGS)
+    flags = sum(getattr(message, name) << bit for name, bit in _FLAGS.items()) | message.bounced << _BOUNCED
     recipients = tuple(
         (key, each.since, tuple(each.code) if each.code else None, each.provider, each.ended + each.passed_on)
         for key, each in message.recipients.items()
@@ -220,8 +226,8 @@ def unpack(packed: bytes) -> Message:
     begun, flags, peer, origin, soft_before, recipients, *who = fields
     message = Message(begun, seen(packed), peer=peer, origin=origin, soft_before=frozenset(soft_before))
     message.sender, message.account = who or (None, None)
-    message.bounced = flags >> len(_FLAGS)
-    for bit, name in enumerate(_FLAGS):
+    message.bounced = flags >> _BOUNCED & (1 << len(_BITS)) - 1
+    for name, bit in _FLAGS.items():
         setattr(message, name, bool(flags >> bit & 1))
     for key, since, code, provider, ended in recipients:
         last_code = EnhancedCode(*code) if code else None
