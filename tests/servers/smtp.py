@@ -146,7 +146,7 @@ class _FilterHandler:
     def __init__(self, back: int) -> None:
         self.back = back
         self.seen: set[str] = set()
-        self.handed_on = 0
+        self.handed_on: set[str] = set()
         self.held: set[str] = set()
 
     async def handle_RCPT(
@@ -167,7 +167,7 @@ class _FilterHandler:
             for recipient in envelope.rcpt_tos:
                 client.rcpt(recipient)
             code, said = client.data(content)
-        self.handed_on += len(envelope.rcpt_tos)
+        self.handed_on.update(envelope.rcpt_tos)
         return f"{code} 2.0.0 from MTA(smtp:[127.0.0.1]:{self.back}): {code} {said.decode()}"
 
 
