@@ -329,8 +329,8 @@ def test_the_delay_comes_from_the_log_or_from_the_arrival() -> None:
 def test_the_delay_of_an_expiry_whose_arrival_was_not_seen_comes_from_its_deferrals() -> None:
     """No line tells the arrival of mail that local(8) forwards, nor of mail that came before the log begins."""
     ledger = Ledger()
-    entries = [step(StepKind.QUEUED, sender="s@x"), event(HOLD, delay=40.0), event(HOLD, time=1300.0, delay=340.5)]
-    (_, end) = take(ledger, *entries, event(Outcome.EXPIRED, None, time=1800.0))
+    take(ledger, step(StepKind.QUEUED, sender="s@x"), event(HOLD, delay=40.0), event(HOLD, time=1300.0, delay=340.5))
+    (end,) = take(ledger, event(Outcome.EXPIRED, None, time=1800.0))
     assert end.delay == 840.5
     _, late = take(ledger, event(HOLD, queue_id="B2", delay=2.0), event(Outcome.EXPIRED, None, "B2", time=1001.0))
     assert late.delay == 3.0
