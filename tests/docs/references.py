@@ -16,7 +16,7 @@ from bouncemeter.knowledge.providers import providers
 from bouncemeter.knowledge.reasons import reasons
 from bouncemeter.plugin import parsers
 from bouncemeter.tables import table
-from bouncemeter_exporter.cli import app
+from bouncemeter_exporter.cli import program
 from bouncemeter_exporter.config import SETTINGS
 from bouncemeter_exporter.counting.counters import BOUNDS, Counters
 from bouncemeter_exporter.counting.memory import Memory
@@ -51,7 +51,7 @@ def all_commands(name: str, group: Any) -> Iterator[tuple[str, Any]]:
 def commands() -> str:
     """The help of every command and its arguments."""
     parts = ["# Commands\n\nWritten from what `--help` says, by `make docs`."]
-    for name, command in sorted(all_commands("", get_command(app))):
+    for name, command in sorted(all_commands("", get_command(program()))):
         parts += [f"\n## bouncemeter {name}\n", inspect.cleandoc(command.help), "\n| argument | |\n|---|---|"]
         for parameter in command.params:
             names = " ".join(parameter.opts + parameter.secondary_opts) if parameter.opts[0][0] == "-" else ""

@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Iterator
 
-from bouncemeter_exporter.cli import app
+from bouncemeter_exporter.cli import program
 from typer.main import get_command
 
 from tests.conftest import ROOT
@@ -49,7 +49,7 @@ def _text(words: str) -> str:
 
 def _lines() -> Iterator[str]:
     yield HEAD
-    for name, command in sorted(all_commands("", get_command(app))):
+    for name, command in sorted(all_commands("", get_command(program()))):
         arguments = [each.metavar or each.name.upper() for each in command.params if each.opts[0][0] != "-"]
         yield f".SS {_text(' '.join(['bouncemeter', name, *arguments]))}"
         text, _, examples = inspect.cleandoc(command.help).partition("Examples:\n")

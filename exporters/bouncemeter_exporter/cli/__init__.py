@@ -1,5 +1,5 @@
 """The command line: one module for each command, and modules that commands share."""
 
-from bouncemeter_exporter.cli.app import app, main
+from bouncemeter_exporter.cli.app import main, program
 
-__all__ = ["app", "main"]
+__all__ = ["main", "program"]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
@@ -16,40 +18,35 @@ from typing import Annotated
 import typer
 from bouncemeter import __version__
 
-from bouncemeter_exporter.cli import (
-    backfill,
-    check,
-    codes,
-    explain,
-    grafana,
-    parse,
-    report,
-    rules,
-    serve,
-    service,
-    suppress,
-    textfile,
-    trace,
-)
 from bouncemeter_exporter.cli.options import FAILURE, say
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "main", "program"]
 
-app = typer.Typer(
-    name="bouncemeter",
-    help="Mail bounces of Postfix, Exim and Exchange, by enhanced status code: for Prometheus and for you.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-)
 COMMANDS = (
-    *(parse.parse, report.report, explain.explain, trace.trace, suppress.suppress, codes.codes),
-    *(check.check, serve.serve, service.service, textfile.textfile, backfill.backfill),
+    *("parse", "report", "explain", "trace", "suppress", "codes"),
+    *("check", "serve", "service", "textfile", "backfill", "rules", "grafana"),
 )
-for command in COMMANDS:
-    app.command()(command)
-app.add_typer(rules.app, name="rules")
-app.add_typer(grafana.app, name="grafana")
+"""The commands in the order in which `--help` lists them. Each has the module of its name, which has a function of its
+name, or an `app` with further commands."""
+
+
+def program(commands: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The program with some of its commands: the modules of the others are not loaded."""
+    app = typer.Typer(
+        name="bouncemeter",
+        help="Mail bounces of Postfix, Exim and Exchange, by enhanced status code: for Prometheus and for you.",
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_common)
+    for name in commands:
+        module = import_module(f"bouncemeter_exporter.cli.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command()(getattr(module, name))
+    return app
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - called by typer
@@ -58,7 +55,6 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 - called by typer
         raise typer.Exit
 
 
-@app.callback()
 def _common(
     *,
     _: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)] = False,
@@ -81,7 +77,8 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")  # letters that the terminal's encoding lacks
     try:
         try:
-            app()
+            asked = sys.argv[1] if len(sys.argv) > 1 else ""
+            program([asked] if asked in COMMANDS else COMMANDS)()
         finally:
             sys.stdout.flush()
     except BrokenPipeError:

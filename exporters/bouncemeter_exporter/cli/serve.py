@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bouncemeter_exporter.cli.following import FollowedConfig, FromStart, NoState, Sources, StateFile, followed
 from bouncemeter_exporter.cli.options import FormatOf, collect_garbage_seldom, fail, say
+
+if TYPE_CHECKING:
+    from bouncemeter_exporter.config import Config
 
 __all__ = ["serve"]
 
@@ -83,10 +86,7 @@ def serve(
     """
     from bouncemeter.plugin import ParserNotFoundError
 
-    from bouncemeter_exporter.checking.everything import check_config
-    from bouncemeter_exporter.checking.finding import Level, worst
-    from bouncemeter_exporter.checking.terminal import show_findings
-    from bouncemeter_exporter.config import Config, ConfigError, seconds
+    from bouncemeter_exporter.config import ConfigError, seconds
     from bouncemeter_exporter.grafana.rules import thresholds
     from bouncemeter_exporter.serving.access import WebConfigError
     from bouncemeter_exporter.serving.exporter import Exporter
@@ -111,9 +111,7 @@ def serve(
     try:
         settings = read()
         if check:
-            found = show_findings(check_config(settings, settings.sources), sys.stderr)
-            if worst(found) is Level.WRONG:
-                fail("not started")
+            _check(settings)
         limits = [Limit(name, each.text, each.value) for name, each in thresholds().items()]
         exporter = Exporter(settings, say, read, limits)
     except (ConfigError, WebConfigError) as error:
@@ -126,3 +124,14 @@ def serve(
         fail(f"cannot listen on {settings.listen_address}: {error.strerror}")
     collect_garbage_seldom()
     exporter.run()
+
+
+def _check(settings: Config) -> None:
+    """Check first. What this loads would otherwise stay in memory for as long as the exporter runs."""
+    from bouncemeter_exporter.checking.everything import check_config
+    from bouncemeter_exporter.checking.finding import Level, worst
+    from bouncemeter_exporter.checking.terminal import show_findings
+
+    found = show_findings(check_config(settings, settings.sources), sys.stderr)
+    if worst(found) is Level.WRONG:
+        fail("not started")
