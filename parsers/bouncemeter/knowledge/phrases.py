@@ -8,6 +8,7 @@ is bounded, and not on the size of the table.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from operator import itemgetter
 from typing import Generic, TypeVar
@@ -97,32 +98,27 @@ class ReplyText:
         return found
 
 
-_Filed = tuple[int, tuple[str, ...], tuple[str, ...], T]
+_Phrase = tuple[int, frozenset[str], tuple[str, ...], T]
 """A phrase: its place in the table (the smallest is the most trusted), its words, its parts, its value."""
 
 
 class Phrases(Generic[T]):
-    """Phrases, each with a value, the most trusted first.
+    """Phrases, each with a value, the most trusted first. There are thousands, few of which a log ever has in it: they
+    are kept as text until then.
 
     Args:
         rows: Phrases in lower case, with `*` for anything between two parts, and their values.
     """
 
     def __init__(self, rows: Iterable[tuple[str, T]]) -> None:
-        listed = list(rows)
-        texts: dict[str, str] = {}  # a word is kept once, not in each phrase: there are thousands
-        words_of = [tuple({texts.setdefault(word, word) for word in _WORD.findall(phrase)}) for phrase, _ in listed]
-        self._having: dict[str, list[int]] = {}
-        for rank, words in enumerate(words_of):
-            for word in words:
-                self._having.setdefault(word, []).append(rank)
-        self._all: list[_Filed[T]] = []
-        self._filed: dict[str, list[_Filed[T]]] = {}
-        self._longer: dict[int, list[_Filed[T]]] = {}
-        for rank, (words, (phrase, value)) in enumerate(zip(words_of, listed, strict=True)):
-            key = min(words, key=lambda word: (len(self._having[word]), -len(word), word))
-            self._all.append((rank, words, tuple(part.strip() for part in phrase.split("*")), value))
-            self._filed.setdefault(key, []).append(self._all[-1])
+        self._rows = list(rows)
+        number = Counter(word for phrase, _ in self._rows for word in set(_WORD.findall(phrase)))
+        self._filed: dict[str, list[int]] = {}
+        for rank, (phrase, _) in enumerate(self._rows):
+            key = min(_WORD.findall(phrase), key=lambda word: (number[word], -len(word), word))
+            self._filed.setdefault(key, []).append(rank)
+        self._phrases: dict[int, _Phrase[T]] = {}
+        self._longer: dict[int, list[_Phrase[T]]] = {}
 
     def first(self, reply: ReplyText) -> T | None:
         """The value of the most trusted phrase in a text; None if it has none. A phrase that only occurs inside a
@@ -138,26 +134,37 @@ class Phrases(Generic[T]):
         found = sorted(self._candidates(reply), key=_rank)
         return [value for _, _, parts, value in found if _spans(parts, reply.text) is not None]
 
-    def _candidates(self, reply: ReplyText) -> list[_Filed[T]]:
+    def _candidates(self, reply: ReplyText) -> list[_Phrase[T]]:
         """The phrases whose words are all in a text, in whatever order."""
         words, filed = reply.words, self._filed
-        return [each for word in filed.keys() & words for each in filed[word] if words.issuperset(each[1])]
+        found = [self._phrase(rank) for word in filed.keys() & words for rank in filed[word]]
+        return [each for each in found if each[1] <= words]
 
-    def _is_inside_a_longer(self, phrase: _Filed[T], spans: list[tuple[int, int]], reply: ReplyText) -> bool:
+    def _phrase(self, rank: int) -> _Phrase[T]:
+        """The phrase at a place in the table."""
+        found = self._phrases.get(rank)
+        if found is None:
+            text, value = self._rows[rank]
+            parts = tuple(part.strip() for part in text.split("*"))
+            found = self._phrases[rank] = rank, frozenset(_WORD.findall(text)), parts, value
+        return found
+
+    def _is_inside_a_longer(self, phrase: _Phrase[T], spans: list[tuple[int, int]], reply: ReplyText) -> bool:
         """Whether a phrase occurs nowhere but inside a longer one."""
         for _, words, parts, _ in self._longer_than(phrase):
-            around = _spans(parts, reply.text) if reply.words.issuperset(words) else None
+            around = _spans(parts, reply.text) if words <= reply.words else None
             if around is not None and _are_within(phrase[2], spans, around, reply.text):
                 return True
         return False
 
-    def _longer_than(self, phrase: _Filed[T]) -> list[_Filed[T]]:
+    def _longer_than(self, phrase: _Phrase[T]) -> list[_Phrase[T]]:
         """The phrases that a phrase is a part of."""
         rank, words, parts, _ = phrase
         found = self._longer.get(rank)
         if found is None:
-            others = (self._all[other] for other in set.intersection(*(set(self._having[word]) for word in words)))
-            found = self._longer[rank] = [each for each in others if _are_parts(parts, each[2])]
+            having = (other for other, (text, _) in enumerate(self._rows) if all(part in text for part in parts))
+            longer = (each for each in map(self._phrase, having) if words <= each[1] and _are_parts(parts, each[2]))
+            found = self._longer[rank] = list(longer)
         return found
 
 
