@@ -84,7 +84,7 @@ class Rows:
 
     def sort(self) -> list[int]:
         """Find the rows of each kind. Returns the indexes of the rows that must be parsed at once."""
-        columns, delivered = self.reader.columns, self.reader.delivered
+        columns, delivered, at_once = self.reader.columns, self.reader.delivered, self.reader.at_once
         arrival, outcome, removal = columns.arrival, columns.outcome, columns.removal
         others = []
         for place, row in enumerate(self.rows):
@@ -97,7 +97,7 @@ class Rows:
                 self.removals.append(row)
             elif row[arrival]:
                 self.arrivals.append(row)
-            elif row[-1]:
+            elif row[-1] or any(row[column] for column in at_once):
                 others.append(place)
         return others
 
@@ -268,6 +268,7 @@ class UsualReader(ABC):
         lines: Finds the lines of usual forms.
         columns: The index of each field in their rows.
         delivered: The log's words for a delivery.
+        at_once: The indexes of further columns: a row that has one of them must be parsed at once.
         stamps: Converts time stamps to times.
     """
 
@@ -276,6 +277,7 @@ class UsualReader(ABC):
     lines: LoweredBlock
     columns: Columns
     delivered: frozenset[str]
+    at_once: Sequence[int] = ()
 
     def __init__(self, stamps: Stamps) -> None:
         self.stamps = stamps
@@ -332,13 +334,13 @@ class UsualReader(ABC):
         if foreign or filters:
             rows = [row for row in rows if row[origin] not in foreign and (row[-1] or row[origin] not in filters)]
         block.rows = Rows(self, rows)
-        before, after = self.columns.queue_id, len(self.lines.names) - self.columns.queue_id - 1
+        before, after = ("",) * self.columns.queue_id, ("",) * (len(self.lines.names) - self.columns.queue_id - 1)
         for place in block.rows.sort():
             row = rows[place]
             entries = block.parse(self.look_closer if row[-1] else self.entries_of, row)
             block.rows.parsed.append(entries)
             name = (entries[0].queue_id or "") if entries else ""
-            rows[place] = (*("",) * before, name, *("",) * after)
+            rows[place] = (*before, name, *after)
         block.events += len(block.rows.deliveries)
         block.other = text.count("\n") - 1 - block.events - block.unparsed
         return block

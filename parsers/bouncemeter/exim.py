@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import lru_cache
+from operator import itemgetter
 
 from bouncemeter.blocks import Columns, Row, UsualReader
-from bouncemeter.event import NOWHERE, Entry, Event, Outcome, Stage, Step, StepKind
+from bouncemeter.event import NOWHERE, EnhancedCode, Entry, Event, Outcome, Stage, Step, StepKind
 from bouncemeter.exim_grammar import (
     after_local_part,
     after_syslog,
@@ -37,6 +39,7 @@ from bouncemeter.exim_grammar import (
     remote_reply,
     unknown_refusal,
     usual_lines,
+    usual_rejection,
 )
 from bouncemeter.filters import is_discarded
 from bouncemeter.grammar import code_of
@@ -66,6 +69,8 @@ NO_TRY = (
 )
 """Deferrals without an attempt, in lower case: the retry time has not come, or the configuration queues the mail. The
 number in `defer (-53)` does not help: its meaning differs between versions of Exim."""
+
+LONGEST_NO_TRY = max(map(len, NO_TRY))
 
 GAVE_UP = (
     "retry timeout exceeded",
@@ -154,6 +159,9 @@ _NAMES = usual_lines.names
 _CONFIRMATION = _NAMES.index("confirmation")
 _STAMP, _ORIGIN, _QUEUE_ID, _FLAG = map(_NAMES.index, ("stamp", "origin", "queue_id", "flag"))
 _SENDER, _PEER, _ACCOUNT = map(_NAMES.index, ("arrival_sender", "peer", "account"))
+_FAILURE = _NAMES.index("failure")
+_delivery = itemgetter(*map(_NAMES.index, ("target", "top", "sender", "relay", "confirmation", "queue_time")))
+_failure = itemgetter(*map(_NAMES.index, ("failed", "failed_relay", "error")))
 
 
 class _Reader(UsualReader):
@@ -171,6 +179,7 @@ class _Reader(UsualReader):
         delay="queue_time",
     )
     delivered = frozenset({"=>", "->", ">>"})
+    at_once = (_FAILURE,)
 
     def message_id(self, line: str, /) -> Step | None:
         """The Message-ID in a line; see `bouncemeter.plugin.MessageIDReader`."""
@@ -196,6 +205,9 @@ class _Reader(UsualReader):
         return {"stamp": stamp} if host is None else {"stamp": stamp, "host": host}
 
     def _message(self, prefix: dict[str, str], message: str) -> Sequence[Entry]:
+        usual = usual_rejection.texts(message)
+        if usual is not None:
+            return self._refusal(prefix, None, Stage.RCPT, *usual)
         found = _quoted_target(message) or queue_line.values(message)
         if found is not None:
             return self._queue_line({**prefix, **found})
@@ -220,10 +232,16 @@ class _Reader(UsualReader):
 
     def entries_of(self, row: Row) -> Sequence[Entry]:
         host = self.host_of(row[_ORIGIN])
-        if not row[_FLAG]:
-            return self._step(row[_QUEUE_ID], row[_STAMP], host, row[_SENDER], row[_PEER], row[_ACCOUNT])
-        found = {name: text for name, text in zip(_NAMES, row, strict=True) if text}
-        return self._outcome(found if host is None else {**found, "host": host})
+        if row[_FLAG]:
+            target, top, sender, relay, text, delay = _delivery(row)
+            about = (row[_QUEUE_ID], row[_STAMP], host, text or None, target)
+            took = _seconds(delay) if delay else None
+            return self._event(row[_FLAG], *about, top or None, sender or None, relay or None, took)
+        if row[_FAILURE]:
+            target, relay, text = _failure(row)
+            about = (row[_QUEUE_ID], row[_STAMP], host, text, target)
+            return self._event(row[_FAILURE], *about, None, None, relay or None, None)
+        return self._step(row[_QUEUE_ID], row[_STAMP], host, row[_SENDER], row[_PEER], row[_ACCOUNT])
 
     def is_ours(self, origin: str) -> bool:
         return origin.rpartition(" ")[2].startswith("exim")
@@ -268,32 +286,61 @@ class _Reader(UsualReader):
         )
 
     def _outcome(self, found: dict[str, str]) -> Sequence[Entry]:
-        text = found.get("text") or found.get("confirmation") or found.get("system_error")
+        get = found.get
+        text = get("text") or get("confirmation") or get("system_error")
+        delay = get("queue_time")
+        return self._event(
+            found["flag"],
+            found["queue_id"],
+            get("stamp"),
+            get("host"),
+            text,
+            get("target"),
+            get("top"),
+            get("sender"),
+            get("relay"),
+            _seconds(delay) if delay else None,
+        )
+
+    def _event(
+        self,
+        flag: str,
+        queue_id: str,
+        stamp: str | None,
+        host: str | None,
+        text: str | None,
+        target: str | None,
+        top: str | None,
+        sender: str | None,
+        relay: str | None,
+        delay: float | None,
+    ) -> Sequence[Entry]:
+        """What the line of an attempt says; nothing if there was none."""
         reply_values = remote_reply.values(text or "") or {}
-        outcome = self._outcome_of(found["flag"], text or "", reply_values.get("reply_code", ""))
+        outcome = self._outcome_of(flag, text or "", reply_values.get("reply_code", ""))
         if outcome is None:
             return ()
         code, reply_code = code_of(reply_values, outcome)
-        target = found.get("target")
-        recipient, original = _recipients(target, found.get("top")) if target else (None, None)
-        file_or_command = target if target and target[0] in "|/" else None
-        delay = found.get("queue_time")
+        recipient, original = _recipients(target, top) if target else (None, None)
+        if relay is None:
+            relay = reply_values.get("relay", target if target and target[0] in "|/" else None)
         return (
             Event(
-                mta=PARSER.name,
-                outcome=outcome,
-                code=code,
-                time=self.stamps.seconds(found.get("stamp")),
-                host=found.get("host"),
-                reply_code=reply_code,
-                queue_id=found["queue_id"],
-                passed_to=_passed_to(text or "") if outcome is Outcome.DELIVERED else None,
-                recipient=recipient,
-                original_recipient=original,
-                sender=found.get("sender"),
-                relay=found.get("relay", reply_values.get("relay", file_or_command)),
-                delay=_seconds(delay) if delay else None,
-                text=text,
+                PARSER.name,
+                outcome,
+                code,
+                self.stamps.seconds(stamp),
+                host,
+                reply_code,
+                queue_id,
+                recipient,
+                original,
+                sender,
+                relay,
+                delay,
+                text,
+                None,
+                _passed_to(text or "") if outcome is Outcome.DELIVERED else None,
             ),
         )
 
@@ -303,7 +350,7 @@ class _Reader(UsualReader):
             case "=>" | "->" | ">>":
                 return Outcome.DELIVERED
             case "==":
-                return None if text.lower().lstrip(" :").startswith(NO_TRY) else Outcome.DEFERRED
+                return None if text.lstrip(" :")[:LONGEST_NO_TRY].lower().startswith(NO_TRY) else Outcome.DEFERRED
             case "**":
                 # A remote server can write Exim's words for giving up into its 5xx reply, which is final by itself.
                 gave_up = not reply_code.startswith("5") and any(words in text.lower() for words in GAVE_UP)
@@ -315,27 +362,36 @@ class _Reader(UsualReader):
         found = _without_forged_verdict(values)
         if found is None:
             return ()
-        text = found.get("text") or None
-        digit = "4" if "temporarily" in found else "5"
-        reply_values = local_reply.values(text or "") or {}
-        if not all(value.startswith(digit) for value in reply_values.values()):
-            reply_values = {}  # Exim does not send a reply that contradicts the verdict
-        command = found.get("command", "")
-        return (
-            Event(
-                mta=PARSER.name,
-                outcome=Outcome.REJECTED,
-                code=code_of({"reply_code": f"{digit}50", **reply_values}, Outcome.REJECTED)[0],
-                time=self.stamps.seconds(prefix.get("stamp")),
-                host=prefix.get("host"),
-                queue_id=found.get("queue_id"),
-                recipient=found.get("recipient"),
-                sender=found.get("sender", found.get("mail")),
-                relay=found.get("relay"),
-                text=text,
-                stage=STAGES.get(command) or ACL_STAGES.get(command, Stage.DATA),
-            ),
+        get, command = found.get, found.get("command", "")
+        stage = STAGES.get(command) or ACL_STAGES.get(command, Stage.DATA)
+        sender, text = get("sender", get("mail")), get("text") or None
+        return self._refusal(
+            prefix, get("queue_id"), stage, get("relay"), sender, get("temporarily"), get("recipient"), text
         )
+
+    def _refusal(
+        self,
+        prefix: dict[str, str],
+        queue_id: str | None,
+        stage: Stage,
+        client: str | None,
+        sender: str | None,
+        temporarily: str | None,
+        recipient: str | None,
+        text: str | None,
+    ) -> Sequence[Entry]:
+        code = _refusal_code(text or "", "4" if temporarily else "5")
+        about = self.stamps.seconds(prefix.get("stamp")), prefix.get("host"), None, queue_id, recipient, None
+        return (Event(PARSER.name, Outcome.REJECTED, code, *about, sender, client, None, text, stage),)
+
+
+@lru_cache(maxsize=1024)
+def _refusal_code(text: str, digit: str) -> EnhancedCode:
+    """The code of a refusal: that of the text from the configuration, if Exim sends it."""
+    reply_values = local_reply.values(text) or {}
+    if not all(value.startswith(digit) for value in reply_values.values()):
+        reply_values = {}  # Exim does not send a reply that contradicts the verdict
+    return code_of({"reply_code": f"{digit}50", **reply_values}, Outcome.REJECTED)[0]
 
 
 def _passed_to(text: str) -> str | None:

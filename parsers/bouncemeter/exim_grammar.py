@@ -51,6 +51,7 @@ __all__ = [
     "remote_reply",
     "unknown_refusal",
     "usual_lines",
+    "usual_rejection",
 ]
 
 # --- the start of a line ----------------------------------------------------------------------------------------
@@ -160,8 +161,9 @@ delivery_fields = with_fields(queue_time, confirmation, sender_field, delivery_c
 failure_fields = with_fields(sender_field, failure_certificate, other_field, flag_word)
 
 # A system error comes before the host, a reply after it: `defer (111): Connection refused H=mx.test [192.0.2.1]`.
-system_error = ": " + regex(r"[A-Z][A-Za-z '/]{0,80}?(?= H=)")("system_error")
-deferral = regex(r" (?:routing )?+defer \(-?[0-9]+\)") + pp.Opt(system_error) + failure_fields
+deferred = regex(r" (?:routing )?+defer \(-?[0-9]+\)")
+error_before_host = regex(r"[A-Z][A-Za-z '/]{0,80}?(?= H=)")
+deferral = deferred + pp.Opt(": " + error_before_host("system_error")) + failure_fields
 
 # With log_selector +deliver_time a failure ends in `DT=`, after the error.
 text = regex(r" ?: ?") + regex(r"(?:[^ \n]++| (?!DT=[0-9.]++s$))*+")("text")
@@ -388,6 +390,25 @@ of_prdr = "PRDR R=<" + address("recipient") + "> " + pp.Opt(pp.Literal("temporar
 rejection_by_rule = lowered(pp.Opt(message_id("queue_id") + " ") + by_rule)
 """Most rejections; apart from the others because a short list of names is read faster."""
 
+# A refusal in whose line nothing can imitate another.
+usual_client = regex(r"(?:[^\s\[\]()<>]++ )?+(?:\([^\s()<>\[\]]*+\) )?+\[[0-9A-Fa-f.:]++\](?::[0-9]++)?+(?= )")
+field_of_client = regex(rf' (?!{of_own_form}|[FU]=)[A-Za-z][A-Za-z0-9]*+\*?+=(?!["<])\S++(?<!:)')
+usual_rejection = lowered(
+    "H="
+    + usual_client("relay")
+    + pp.NotAny(regex(r"[^\n]*\) \["))
+    + pp.ZeroOrMore(field_of_client)
+    + pp.Opt(" F=<" + regex(r'[^\s<>"]*+')("sender") + ">")
+    + pp.ZeroOrMore(field_of_client)
+    + " "
+    + pp.Opt(regex("temporarily ")("temporarily"))
+    + "rejected RCPT <"
+    + regex(r'[^\s<>":(]++')("recipient")
+    + ">: "
+    + regex(r"(?!syntactically |malformed |[^\n]*: failing address in )[^\n]++")("text")
+)
+"""Most of these, which it reads in less time: client, sender, `temporarily`, recipient, text."""
+
 rejection = lowered(
     pp.Opt(message_id("queue_id") + " ")
     + (
@@ -461,19 +482,22 @@ local_reply = lowered(pp.FollowedBy(regex("[45]")) + (reply | enhanced_code("cod
 # --- the usual lines of a log, and which other lines may matter ------------------------------------------------------
 
 end = regex(r"(?![^\n])")
-usual_field = regex(rf' (?!{of_own_form})[A-Za-z][A-Za-z0-9]*+\*?+=(?!["<])\S++(?<!:)')
-usual_target = pp.NotAny(regex(r'[^\n]*<"')) + pp.FollowedBy(regex(r"[^\s@]++@")) + plain("target")
+usual_field = regex(rf' (?!{of_own_form})[A-Za-z][A-Za-z0-9]*+\*?+=[^\s"<]\S*+(?<!:)')
+no_quotes = pp.NotAny(regex(r'[^\n]*<"'))
+usual_target = regex(r'(?![|/])[^\s<>":@]++@[^\s<>":]++(?= [<(]| [A-Z][A-Za-z0-9]*+[= ])')
+usual_host = regex(r"[^\s\[\]()]++ \[[^\[\]\n]*+\](?::[0-9]++)?+")
 success = pp.FollowedBy(regex(r"2[0-9]{2}(?![0-9])") + pp.Opt(regex(r"[ -]") + enhanced_code("code")))
 usual_delivery = (
     (pp.Literal("=>") | "->" | ">>")("flag")
     + " "
-    + usual_target
+    + no_quotes
+    + usual_target("target")
     + pp.Opt(" <" + regex('[^<>"\n]++')("top") + ">")
     + pp.Opt(regex(" [FP]=<") + regex('[^<>"\n]++')("sender") + ">")
     + pp.ZeroOrMore(usual_field)
-    + pp.Opt(" H=" + host_name("relay") + pp.Opt("*"))
+    + pp.Opt(" H=" + usual_host("relay") + pp.Opt("*"))
     + pp.ZeroOrMore(usual_field)
-    + pp.Opt(' C="' + success + regex(r'(?:[^"\\\n]++|\\.)*+')("confirmation") + '"')
+    + pp.Opt(' C="' + success + regex(r'[^"\\\n]*+(?:\\.[^"\\\n]*+)*+')("confirmation") + '"')
     + pp.Opt(queue_time)
     + pp.ZeroOrMore(usual_field)
     + end
@@ -486,8 +510,24 @@ usual_arrival = (
     + (" H=" + host_name("peer") | end)
 )
 
-marked = regex(r"(?:[^rd\n]++|r(?!ejected|efus)|d(?!ropped))*+(?:rejected|refus|dropped)")
-"""Every refusal has one of these words: see `bouncemeter.exim.MARKS`."""
+# A failure, or a deferral, of an address that no other led to. A field may end where the error begins.
+field_before_error = regex(rf' (?!{of_own_form})[A-Za-z][A-Za-z0-9]*+\*?+=(?!["<])(?:[^\s:]++|:(?=\S))++')
+usual_failure = (
+    (pp.Literal("**") | "==")("failure")
+    + pp.NotAny(regex(r"(?<=\*)[^\n]* defer \("))
+    + " "
+    + no_quotes
+    + usual_target("failed")
+    + pp.ZeroOrMore(field_before_error)
+    + pp.Opt(deferred + pp.NotAny(": " + error_before_host))
+    + pp.Opt(" H=" + usual_host("failed_relay") + pp.Opt("*"))
+    + pp.ZeroOrMore(field_before_error)
+    + regex(r" ?: ?")
+    + regex(r"(?![^\n]* DT=)[^\n]++")("error")
+)
+
+marked = regex(r"(?:[^jfp\n]++|(?!(?<=re)(?:jected|fus)|(?<=dro)pped)[jfp])*+(?:(?<=re)(?:jected|fus)|(?<=dro)pped)")
+"""Every refusal has one of these words: see `bouncemeter.exim.MARKS`. Their rarest letters are looked for."""
 
 no_origin = regex("(?:)")("origin")
 own_stamp_next = pp.FollowedBy(exim_stamp + " ")
@@ -510,7 +550,7 @@ usual_lines = lowered_block(
         + without_own_start,
         no_origin + pp.NotAny(own_stamp_next) + wrapper + exim_stamp("stamp") + " " + without_wrapper + process_id,
     ],
-    forms=message_id("queue_id") + " " + (usual_delivery | usual_arrival | completion),
+    forms=message_id("queue_id") + " " + (usual_delivery | usual_arrival | completion | usual_failure),
     candidates=any_message_id + " " + (flag | "<= ") | marked | "message repeated ",
 )
 

@@ -61,6 +61,12 @@ class Lowered:
             return None
         return {name: text for name, text in zip(self._names, match.groups(), strict=True) if text is not None and name}
 
+    def texts(self, line: str) -> tuple[str | None, ...] | None:
+        """The values in the order of their names in the grammar, None for a value that the line lacks; None if the
+        grammar does not match. Faster than `values`."""
+        match = self._match(line)
+        return match.groups() if match is not None else None
+
     def matches(self, line: str) -> bool:
         """Whether the grammar matches a line from its left end."""
         return self._match(line) is not None

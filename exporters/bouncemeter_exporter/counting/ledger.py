@@ -83,7 +83,7 @@ class Ledger:
         if not queue_id or (isinstance(entry, Event) and entry.outcome is Outcome.REJECTED):
             return []
         queue = memory.queue(entry.mta, entry.host) or memory.add_queue(entry.mta, entry.host)
-        if entry.time is not None:
+        if entry.time is not None and entry.time > queue.now:
             memory.advance(queue, entry.time)
         memory.note_change(queue, queue_id)
         if isinstance(entry, Event):

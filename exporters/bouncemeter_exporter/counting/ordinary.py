@@ -130,9 +130,15 @@ class OrdinaryMail:
             arrivals = map(self.first.__getitem__, self.texts(columns.queue_id))
             begun, ended = list(map(itemgetter(columns.stamp), arrivals)), self.texts(columns.stamp)
             times = {each: reader.stamps.seconds(each) for each in sorted({*begun, *ended})}
-            for place, (begin, end) in enumerate(zip(map(times.get, begun), map(times.get, ended), strict=True)):
-                if delays[place] is None and begin is not None and end is not None:
-                    delays[place] = round(end - begin, 3) if end > begin else 0.0
+            spans = zip(map(times.__getitem__, begun), map(times.__getitem__, ended), strict=True)
+            since = [None if begin is None or end is None else max(0.0, end - begin) for begin, end in spans]
+            if any(time is not None and time % 1 for time in times.values()):
+                since = [None if each is None else round(each, 3) for each in since]
+            delays = (
+                since
+                if len(known) == 1
+                else [at if at is not None else each for at, each in zip(delays, since, strict=True)]
+            )
         return delays
 
     def delay(self, event: Event) -> float | None:
@@ -233,15 +239,21 @@ def _with_other_lines(rows: Rows) -> set[str | None]:
 
 def _with_repeated_outcomes(deliveries: list[Row], refusals: list[Event], columns: Columns) -> set[str]:
     """The queue IDs of messages with more than one outcome for a recipient."""
-    who = ([row[place].lower() for row in deliveries] for place in (columns.recipient, columns.original_recipient))
-    each = list(zip((row[columns.queue_id] for row in deliveries), *who, strict=True))
+    queue_id = itemgetter(columns.queue_id)
+    number = Counter(map(queue_id, deliveries))
+    number.update(event.queue_id or "" for event in refusals)
+    several = {name for name, outcomes in number.items() if outcomes > 1}
+    each = [
+        (queue_id(row), row[columns.recipient].lower(), row[columns.original_recipient].lower())
+        for row in deliveries
+        if queue_id(row) in several
+    ]
     each += [
         (event.queue_id or "", (event.recipient or "").lower(), (event.original_recipient or "").lower())
         for event in refusals
+        if event.queue_id in several
     ]
-    if len(set(each)) == len(each):
-        return set()
-    return {name for (name, *_), number in Counter(each).items() if number > 1}
+    return {name for (name, *_), outcomes in Counter(each).items() if outcomes > 1}
 
 
 @lru_cache(maxsize=4096)
