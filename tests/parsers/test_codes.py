@@ -102,6 +102,7 @@ def test_reply_codes_have_a_meaning() -> None:
         ("notgoogle.com[192.0.2.1]:25", "a@x.example", "other"),
         ("none", "a@T-Online.de", "tonline"),
         (None, None, "other"),
+        (None, "gmail.com", "other"),  # a mailbox of this host
         ("x" * 5000 + ".google.com", "a@" + "x." * 5000 + "gmail.com", "other"),
     ],
 )

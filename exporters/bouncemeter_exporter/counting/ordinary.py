@@ -17,7 +17,7 @@ from typing import TypeGuard, TypeVar
 
 from bouncemeter.blocks import Columns, Row, Rows
 from bouncemeter.event import NOWHERE, Entry, Event, Kind, Outcome, StepKind
-from bouncemeter.knowledge.providers import provider_of
+from bouncemeter.knowledge.providers import provider_at
 
 from bouncemeter_exporter.counting.message import Message, Recipient, bounce_bit
 
@@ -49,6 +49,7 @@ class OrdinaryMail:
     refusals: list[Event] = field(default_factory=list)
     _senders: dict[str, str] | None = None
     _accounts: dict[str, str] | None = None
+    _domains: list[str] | None = None
 
     def messages(self, queue_ids: Iterable[str], *, senders: bool = False) -> Iterator[tuple[str, Message]]:
         """Some of the messages, by queue ID, in the form in which the ledger keeps messages that left the queue.
@@ -117,8 +118,14 @@ class OrdinaryMail:
 
     def providers(self) -> list[str]:
         """The provider that accepted each delivery."""
-        columns = self.rows.reader.columns
-        return list(map(_provider, self.texts(columns.relay), self.texts(columns.recipient)))
+        return list(map(provider_at, self.texts(self.rows.reader.columns.relay), self.domains()))
+
+    def domains(self) -> list[str]:
+        """The domain of each recipient, in lower case; empty for an address of this host."""
+        if self._domains is None:
+            addresses = self.texts(self.rows.reader.columns.recipient)
+            self._domains = [each.rpartition("@")[2].lower() if "@" in each else "" for each in addresses]
+        return self._domains
 
     def delays(self) -> list[float | None]:
         """Seconds from acceptance to each delivery, as logged, else since the arrival."""
@@ -161,15 +168,6 @@ class OrdinaryMail:
         """A function that gives the time of a row."""
         seconds, place = lru_cache(4096)(self.rows.reader.stamps.seconds), self.rows.reader.columns.stamp
         return lambda row: seconds(row[place])
-
-
-@lru_cache(maxsize=16384)
-def _provider_of_domain(relay: str, domain: str) -> str:
-    return provider_of(relay, domain)
-
-
-def _provider(relay: str, recipient: str) -> str:
-    return _provider_of_domain(relay, recipient.rpartition("@")[2])
 
 
 def find_ordinary(rows: Rows, known: Callable[[set[str]], set[str]], *, partial: bool = False) -> OrdinaryMail:

@@ -174,7 +174,7 @@ class Breakdown:
         _add_all(names.senders, _senders(map(senders.get, queue_ids)))
         if accounts:
             _add_all(names.accounts, list(map(accounts.get, queue_ids)))
-        domains = _domains(mail.texts(columns.recipient))
+        domains = [each or LOCAL for each in mail.domains()]
         _add_all(names.recipient_domains, domains)
         _add_all(names.relays, mail.texts(columns.relay))
         self._delays(domains, mail.delays())

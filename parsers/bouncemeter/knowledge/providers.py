@@ -12,7 +12,16 @@ from functools import cache, lru_cache
 from bouncemeter.knowledge.phrases import Phrases, ReplyText
 from bouncemeter.tables import table
 
-__all__ = ["MAX_OWN", "OTHER", "add_providers", "check_providers", "provider_by_words", "provider_of", "providers"]
+__all__ = [
+    "MAX_OWN",
+    "OTHER",
+    "add_providers",
+    "check_providers",
+    "provider_at",
+    "provider_by_words",
+    "provider_of",
+    "providers",
+]
 
 MAX_OWN = 50
 """How many providers a configuration may add: each is a label value."""
@@ -58,7 +67,7 @@ def add_providers(own: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
     _own.update(own)
     _endings.cache_clear()
     _by_relay.cache_clear()
-    _longest.cache_clear()
+    provider_at.cache_clear()
 
 
 @cache
@@ -93,9 +102,15 @@ def providers() -> list[str]:
 
 def provider_of(relay: str | None, recipient: str | None) -> str:
     """The provider behind a relay (`mx.example.com[192.0.2.1]:25`), else behind the recipient's domain."""
+    return provider_at(relay, recipient.rpartition("@")[2].lower() if recipient and "@" in recipient else "")
+
+
+@lru_cache(maxsize=16384)
+def provider_at(relay: str | None, domain: str) -> str:
+    """The same for a recipient's domain, in lower case; empty for an address of this host."""
     found = _by_relay(relay) if relay else None
-    if found is None and recipient:
-        found = _longest(recipient.rpartition("@")[2].lower(), 1)
+    if found is None and domain:
+        found = _longest(domain, 1)
     return found or OTHER
 
 
@@ -105,7 +120,6 @@ def _by_relay(relay: str) -> str | None:
     return _longest(host.lower(), 0)
 
 
-@lru_cache(maxsize=4096)
 def _longest(name: str, table: int) -> str | None:
     """The provider of the longest known ending of a name. Names are at most 253 characters (RFC 1035)."""
     endings = _endings()[table]

@@ -268,7 +268,9 @@ def words_without_recipient(event: Event) -> str | None:
     """The event's text without the recipient's address. The reason does not depend on the address, and without it the
     same text occurs again and again."""
     text, recipient = event.text, event.recipient
-    if not text or not recipient or len(text) > MAX_TEXT or not _PLAIN_ADDRESS.fullmatch(recipient):
+    if not text or not recipient or recipient not in text:
+        return text
+    if len(text) > MAX_TEXT or not _PLAIN_ADDRESS.fullmatch(recipient):
         return text
     return text.replace(f"<{recipient}>", "<>")
 
