@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import itemgetter
 
 import pyparsing as pp
 
@@ -284,7 +285,10 @@ def _program(origin: str) -> str:
 
 
 _NAMES = usual_lines.names
-_TEXT = _NAMES.index("text")
+_TEXT, _STATUS = map(_NAMES.index, ("text", "status"))
+_OUTCOME = ("stamp", "origin", "queue_id", "recipient", "original_recipient", "relay", "delay", "dsn", "text")
+_outcome_texts = itemgetter(*map(_NAMES.index, _OUTCOME))
+_step_texts = itemgetter(*map(_NAMES.index, ("stamp", "origin", "queue_id", "sender", "peer", "account")))
 
 
 class _Reader(UsualReader):
@@ -357,14 +361,18 @@ class _Reader(UsualReader):
         return ()
 
     def entries_of(self, row: Row) -> Sequence[Entry]:
-        stamp, origin, queue_id, recipient, original, relay, delay, dsn, status, text, *others = row
-        sender, _, peer, account, *_ = others
-        host, time = self.host_of(origin), self.stamps.seconds(stamp)
-        if status:
+        if status := row[_STATUS]:
+            stamp, origin, queue_id, recipient, original, relay, delay, dsn, text = _outcome_texts(row)
+            host, time = self.host_of(origin), self.stamps.seconds(stamp)
             about = (time, host, queue_id, recipient, original or None, relay, float(delay) if delay else None)
             return (_delivery(status, text.removesuffix(")"), dsn, *about),)
+        stamp, origin, queue_id, sender, peer, account = _step_texts(row)
+        host, time = self.host_of(origin), self.stamps.seconds(stamp)
         what = StepKind.QUEUED if sender else StepKind.ARRIVED if peer else StepKind.REMOVED
-        return (Step(what, PARSER.name, queue_id, time, host, sender or None, peer or None, account=account or None),)
+        step = Step(
+            what, PARSER.name, queue_id, time, host, sender or None, peer or None, None, None, None, account or None
+        )
+        return (step,)
 
     def is_ours(self, origin: str) -> bool:
         return _is_postfix(_program(origin)) or self.is_filter(origin)

@@ -278,7 +278,10 @@ class Ledger:
                 earlier.bounced |= bit
                 self._keep_change(queue, origin, earlier)
             origin = earlier.origin
-        return fact._replace(first=not before & bit)
+        if before & bit:
+            return fact
+        kind, event, outcome, provider, delay, _, sender, account = fact  # `_replace` takes five times as long
+        return Fact(kind, event, outcome, provider, delay, True, sender, account)  # noqa: FBT003
 
     def _keep_change(self, queue: Queue, queue_id: str, message: Message) -> None:
         """Keep a change of a message that was not taken out."""

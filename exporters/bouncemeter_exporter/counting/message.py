@@ -188,24 +188,36 @@ def bounce_bit(kind: Kind, code: EnhancedCode) -> int:
 
 
 _TIMES = struct.Struct("<dd")
-_FLAGS = {"arrived": 0, "queued": 1, "notification": 2, "removed": 3, "expired": 4, "unnamed": 5, "dated": 63}
-"""The bit of each flag."""
-
 _BOUNCED = 6
-"""The first bit of `bounced`, before that of `dated`."""
+"""The first bit of `bounced` among the flags."""
+
+_DATED = 63
+"""The bit of `dated`, which came after the others."""
 
 
 def pack(message: Message) -> bytes:
     """Pack a message as bytes."""
-    flags = sum(getattr(message, name) << bit for name, bit in _FLAGS.items()) | message.bounced << _BOUNCED
-    recipients = tuple(
-        (key, each.since, tuple(each.code) if each.code else None, each.provider, each.ended + each.passed_on)
-        for key, each in message.recipients.items()
+    flags = (
+        message.arrived
+        | message.queued << 1
+        | message.notification << 2
+        | message.removed << 3
+        | message.expired << 4
+        | message.unnamed << 5
+        | message.bounced << _BOUNCED
+        | message.dated << _DATED
     )
-    since = min((each.since or 0.0 for _, each in message.waiting()), default=message.seen)
+    recipients = list[tuple[str, float | None, tuple[int, ...] | None, str, int]]()
+    waiting_since = list[float]()
+    for key, each in message.recipients.items():
+        code = None if each.code is None else tuple(each.code)
+        recipients.append((key, each.since, code, each.provider, each.ended + each.passed_on))
+        if each.since is not None and not each.ended:
+            waiting_since.append(each.since)
     who: tuple[str | None, ...] = (message.sender, message.account) if message.sender or message.account else ()
-    fields = (message.begun, flags, message.peer, message.origin, tuple(message.soft_before), recipients, *who)
-    return _TIMES.pack(message.seen, since) + marshal.dumps(fields, 2)
+    about = (message.begun, flags, message.peer, message.origin, tuple(message.soft_before))
+    times = _TIMES.pack(message.seen, min(waiting_since, default=message.seen))
+    return times + marshal.dumps((*about, tuple(recipients), *who), 2)
 
 
 def seen(packed: bytes) -> float:
@@ -227,8 +239,9 @@ def unpack(packed: bytes) -> Message:
     message = Message(begun, seen(packed), peer=peer, origin=origin, soft_before=frozenset(soft_before))
     message.sender, message.account = who or (None, None)
     message.bounced = flags >> _BOUNCED & (1 << len(_BITS)) - 1
-    for name, bit in _FLAGS.items():
-        setattr(message, name, bool(flags >> bit & 1))
+    message.arrived, message.queued, message.notification = bool(flags & 1), bool(flags & 2), bool(flags & 4)
+    message.removed, message.expired, message.unnamed = bool(flags & 8), bool(flags & 16), bool(flags & 32)
+    message.dated = bool(flags >> _DATED)
     for key, since, code, provider, ended in recipients:
         last_code = EnhancedCode(*code) if code else None
         message.recipients[key] = Recipient(since, last_code, provider, bool(ended), ended == 2)
