@@ -18,7 +18,7 @@ from functools import lru_cache
 from operator import itemgetter
 
 from bouncemeter.blocks import Columns, Row, UsualReader
-from bouncemeter.event import NOWHERE, EnhancedCode, Entry, Event, Outcome, Stage, Step, StepKind
+from bouncemeter.event import NOWHERE, EnhancedCode, Entry, Event, Outcome, Stage, Step, StepKind, undefined_code
 from bouncemeter.exim_grammar import (
     after_local_part,
     after_syslog,
@@ -160,7 +160,7 @@ _CONFIRMATION = _NAMES.index("confirmation")
 _STAMP, _ORIGIN, _QUEUE_ID, _FLAG = map(_NAMES.index, ("stamp", "origin", "queue_id", "flag"))
 _SENDER, _PEER, _ACCOUNT = map(_NAMES.index, ("arrival_sender", "peer", "account"))
 _FAILURE = _NAMES.index("failure")
-_delivery = itemgetter(*map(_NAMES.index, ("target", "top", "sender", "relay", "confirmation", "queue_time")))
+_delivery = itemgetter(*map(_NAMES.index, ("target", "top", "sender", "relay", "code", "confirmation", "queue_time")))
 _failure = itemgetter(*map(_NAMES.index, ("failed", "failed_relay", "error")))
 
 
@@ -233,14 +233,17 @@ class _Reader(UsualReader):
     def entries_of(self, row: Row) -> Sequence[Entry]:
         host = self.host_of(row[_ORIGIN])
         if row[_FLAG]:
-            target, top, sender, relay, text, delay = _delivery(row)
-            about = (row[_QUEUE_ID], row[_STAMP], host, text or None, target)
-            took = _seconds(delay) if delay else None
-            return self._event(row[_FLAG], *about, top or None, sender or None, relay or None, took)
+            target, top, sender, relay, code, text, delay = _delivery(row)
+            reply_code = int(text[:3]) if text else None
+            recipient, original = _recipients(target, top or None)
+            about = (self.stamps.seconds(row[_STAMP]), host, reply_code, row[_QUEUE_ID], recipient, original)
+            went = (sender or None, relay or None, _seconds(delay) if delay else None, text or None)
+            known = EnhancedCode.parse(code) if code else undefined_code(Outcome.DELIVERED, reply_code)
+            return (Event(PARSER.name, Outcome.DELIVERED, known, *about, *went, None, _passed_to(text)),)
         if row[_FAILURE]:
             target, relay, text = _failure(row)
-            about = (row[_QUEUE_ID], row[_STAMP], host, text, target)
-            return self._event(row[_FAILURE], *about, None, None, relay or None, None)
+            message = (row[_QUEUE_ID], row[_STAMP], host)
+            return self._event(row[_FAILURE], *message, text, target, None, None, relay or None, None)
         return self._step(row[_QUEUE_ID], row[_STAMP], host, row[_SENDER], row[_PEER], row[_ACCOUNT])
 
     def is_ours(self, origin: str) -> bool:
