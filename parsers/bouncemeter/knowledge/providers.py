@@ -105,7 +105,7 @@ def provider_of(relay: str | None, recipient: str | None) -> str:
     return provider_at(relay, recipient.rpartition("@")[2].lower() if recipient and "@" in recipient else "")
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def provider_at(relay: str | None, domain: str) -> str:
     """The same for a recipient's domain, in lower case; empty for an address of this host."""
     found = _by_relay(relay) if relay else None
