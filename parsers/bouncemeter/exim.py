@@ -71,6 +71,7 @@ NO_TRY = (
 number in `defer (-53)` does not help: its meaning differs between versions of Exim."""
 
 LONGEST_NO_TRY = max(map(len, NO_TRY))
+"""Characters of an error that tell whether it begins with one of these."""
 
 GAVE_UP = (
     "retry timeout exceeded",

@@ -526,8 +526,8 @@ usual_failure = (
     + regex(r"(?![^\n]* DT=)[^\n]++")("error")
 )
 
-marked = regex(r"(?:[^jfp\n]++|(?!(?<=re)(?:jected|fus)|(?<=dro)pped)[jfp])*+(?:(?<=re)(?:jected|fus)|(?<=dro)pped)")
-"""Every refusal has one of these words: see `bouncemeter.exim.MARKS`. Their rarest letters are looked for."""
+marked = regex(r"(?:[^rd\n]++|r(?!ejected|efus)|d(?!ropped))*+(?:rejected|refus|dropped)")
+"""Every refusal has one of these words: see `bouncemeter.exim.MARKS`."""
 
 no_origin = regex("(?:)")("origin")
 own_stamp_next = pp.FollowedBy(exim_stamp + " ")

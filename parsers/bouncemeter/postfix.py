@@ -369,10 +369,7 @@ class _Reader(UsualReader):
         stamp, origin, queue_id, sender, peer, account = _step_texts(row)
         host, time = self.host_of(origin), self.stamps.seconds(stamp)
         what = StepKind.QUEUED if sender else StepKind.ARRIVED if peer else StepKind.REMOVED
-        step = Step(
-            what, PARSER.name, queue_id, time, host, sender or None, peer or None, None, None, None, account or None
-        )
-        return (step,)
+        return (Step(what, PARSER.name, queue_id, time, host, sender or None, peer or None, account=account or None),)
 
     def is_ours(self, origin: str) -> bool:
         return _is_postfix(_program(origin)) or self.is_filter(origin)

@@ -21,7 +21,7 @@ from bouncemeter.knowledge.providers import provider_at
 
 from bouncemeter_exporter.counting.message import Message, Recipient, bounce_bit
 
-__all__ = ["OrdinaryMail", "file_or_pipe", "find_ordinary", "internal_address", "recipient_key"]
+__all__ = ["OrdinaryMail", "domains_of", "file_or_pipe", "find_ordinary", "internal_address", "recipient_key"]
 
 T = TypeVar("T")
 
@@ -123,8 +123,7 @@ class OrdinaryMail:
     def domains(self) -> list[str]:
         """The domain of each recipient, in lower case; empty for an address of this host."""
         if self._domains is None:
-            addresses = self.texts(self.rows.reader.columns.recipient)
-            self._domains = [each.rpartition("@")[2].lower() if "@" in each else "" for each in addresses]
+            self._domains = domains_of(self.texts(self.rows.reader.columns.recipient))
         return self._domains
 
     def delays(self) -> list[float | None]:
@@ -141,11 +140,7 @@ class OrdinaryMail:
             since = [None if begin is None or end is None else max(0.0, end - begin) for begin, end in spans]
             if any(time is not None and time % 1 for time in times.values()):
                 since = [None if each is None else round(each, 3) for each in since]
-            delays = (
-                since
-                if len(known) == 1
-                else [at if at is not None else each for at, each in zip(delays, since, strict=True)]
-            )
+            delays = [each if at is None else at for at, each in zip(delays, since, strict=True)]
         return delays
 
     def delay(self, event: Event) -> float | None:
@@ -168,6 +163,11 @@ class OrdinaryMail:
         """A function that gives the time of a row."""
         seconds, place = lru_cache(4096)(self.rows.reader.stamps.seconds), self.rows.reader.columns.stamp
         return lambda row: seconds(row[place])
+
+
+def domains_of(addresses: Iterable[str]) -> list[str]:
+    """The domains of addresses, in lower case; empty for an address of this host."""
+    return [each.rpartition("@")[2].lower() if "@" in each else "" for each in addresses]
 
 
 def find_ordinary(rows: Rows, known: Callable[[set[str]], set[str]], *, partial: bool = False) -> OrdinaryMail:

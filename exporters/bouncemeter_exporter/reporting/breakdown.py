@@ -23,7 +23,7 @@ from bouncemeter.patterns import compiled
 
 from bouncemeter_exporter.counting.counters import DELAY_BUCKETS
 from bouncemeter_exporter.counting.facts import Fact
-from bouncemeter_exporter.counting.ordinary import OrdinaryMail
+from bouncemeter_exporter.counting.ordinary import OrdinaryMail, domains_of
 from bouncemeter_exporter.records import Redactor, rfc3339
 
 __all__ = ["BREAKDOWNS", "MAX_NAMES", "Breakdown", "text_of"]
@@ -380,7 +380,7 @@ def _hour(time: float) -> int:
 
 def _domains(addresses: Iterable[str]) -> list[str]:
     """The domains of addresses; an address of this host has none."""
-    return [each.rpartition("@")[2].lower() if "@" in each else LOCAL for each in addresses]
+    return [each or LOCAL for each in domains_of(addresses)]
 
 
 def _relay(relay: str) -> str:
