@@ -326,6 +326,8 @@ class UsualReader(ABC):
             text: Whole lines, each with its line feed.
         """
         block, origin = Block(), self.columns.origin
+        if not text:
+            return block
         text, start = self._with_start(self._repeats.resolved_block(text))
         rows = self.lines.rows(text, start)
         origins = set(map(itemgetter(origin), rows)) - {""}

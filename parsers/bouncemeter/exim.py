@@ -144,7 +144,7 @@ class EximParser:
         program = found.get("program")
         if program is None:
             message = found["message"]
-            return any_message.matches(message) or rejection_by_rule.matches(message) or rejection.matches(message)
+            return any_message.matches(message) or usual_rejection.matches(message) or _is_refusal(message)
         return program.startswith("exim") and "/" not in program
 
     def reader(self, clock: Clock = time.time) -> LineReader:
@@ -152,7 +152,10 @@ class EximParser:
         return _Reader(Stamps(clock))
 
 
-MARKS = ("rejected", "refus", "dropped", " => ", " -> ", " >> ", " ** ", " == ", "message repeated ")
+REFUSED = ("rejected", "refus", "dropped")
+"""Every refusal has one of these words: a cheap test before trying its grammars."""
+
+MARKS = (*REFUSED, " => ", " -> ", " >> ", " ** ", " == ", "message repeated ")
 """Any other message of interest contains one of these: a cheap test before trying other grammars."""
 
 
@@ -403,6 +406,12 @@ def _passed_to(text: str) -> str | None:
     if is_discarded(text):
         return NOWHERE
     return (queued_as.values(text) or {}).get("passed_to") if " id=" in text else None
+
+
+def _is_refusal(message: str) -> bool:
+    return any(mark in message for mark in REFUSED) and (
+        rejection_by_rule.matches(message) or rejection.matches(message)
+    )
 
 
 def _is_exim(prefix: dict[str, str]) -> bool:

@@ -6,6 +6,7 @@ A parser is an object with the attributes of `Parser`, registered under the entr
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -118,6 +119,9 @@ class Parser(Protocol):
 BUILT_IN = ("postfix", "exim", "exchange")
 """The formats of this project, the most usual first."""
 
+_LIKELY = {"exim": re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2} "), "exchange": re.compile("\ufeff?#")}
+"""How lines usually begin that are of no more usual format."""
+
 
 @cache
 def _entries() -> dict[str, EntryPoint]:
@@ -164,10 +168,12 @@ SAMPLE = 500
 
 def detect(lines: Sequence[str]) -> Parser | None:
     """The parser that recognises most of a file's `lines`; None if no parser recognises any. No line is of two built-in
-    formats: if one of them recognises more than half of the lines, the others are not asked."""
+    formats: if one of them recognises more than half of the lines, the others are not asked, nor loaded."""
     best, number = None, 0
+    likely = [name for name, begin in _LIKELY.items() if lines and begin.match(lines[0])]
+    names = sorted(_entries(), key=lambda name: (name in BUILT_IN, name not in likely))
     for some in (lines[:SAMPLE], lines):
-        for name in _entries():
+        for name in names:
             each = _loaded(name)
             if each.name in BUILT_IN and name not in BUILT_IN:
                 continue

@@ -44,9 +44,9 @@ def test_a_format_that_is_not_needed_is_not_loaded() -> None:
     )
     loaded = [
         subprocess.run([sys.executable, "-c", program, log], capture_output=True, text=True, check=True).stdout.split()
-        for log in (LOGS / "postfix/relay.log", next(LOGS.glob("exim/*.log")))
+        for log in (LOGS / "postfix/relay.log", LOGS / "exim/relay.log", LOGS / "exchange/MSGTRK2026112409-1.LOG")
     ]
-    assert loaded == [["postfix"], ["postfix", "exim"]]
+    assert loaded == [["postfix"], ["exim"], ["exchange"]]
 
 
 class Claiming:
