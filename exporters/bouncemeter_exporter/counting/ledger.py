@@ -174,7 +174,7 @@ class Ledger:
         late = before is not None and not before.arrived and abs(before.begun - now) <= UNORDERED
         same = before is not None and (late or step.identity is not None)
         if before is not None and not same and not before.removed:
-            queue.waiting.pop(queue_id, None)
+            self.memory.end_wait(queue, queue_id)
         message = before if before is not None and same else Message(now, now)
         if not (same and message.arrived and message.begun <= now):
             message.begun, message.arrived, message.peer, message.origin = now, True, step.peer, step.related

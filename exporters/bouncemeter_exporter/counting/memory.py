@@ -18,7 +18,7 @@ from bouncemeter.event import EnhancedCode
 from bouncemeter.knowledge.codes import label
 from bouncemeter.stamps import Clock
 
-from bouncemeter_exporter.counting.message import Message, pack, seen, unpack
+from bouncemeter_exporter.counting.message import Message, Open, pack, seen, unpack
 
 __all__ = ["LATE", "MAX_AGE", "MAX_ENDED", "MAX_MESSAGES", "Memory", "MessageName", "Queue", "ServerName", "Waiting"]
 
@@ -33,8 +33,8 @@ MAX_ENDED = 10_000
 """Messages that left the queue are kept for this many seconds, and this many of them, because lines about them may come
 late. If a server's log records no removals, only the number limits them."""
 
-MAX_UNPACKED = 1000
-"""A waiting message is packed once this many others have changed after it: its next attempt is hours away by then."""
+MAX_UNPACKED = 4000
+"""A waiting message is packed once this many others began to wait after it: its next attempt is hours away by then."""
 
 MAX_SERVERS = 10_000
 """Hosts that are kept apart; all further hosts count as one server."""
@@ -190,8 +190,7 @@ class Memory:
         """
         message = queue.active.pop(queue_id, None)
         if message is None and (kept := queue.waiting.get(queue_id)) is not None:
-            message = _unpacked(kept)
-            self._count_waiting(queue.mta, message, -1)
+            message = _counted(kept)
         if message is None:
             message = queue.ended.get(queue_id)
             if message is None or (message.removed and now - message.seen > LATE):
@@ -202,7 +201,7 @@ class Memory:
         else:
             self._messages -= 1
             if message.seen < now - self._max_age:
-                queue.waiting.pop(queue_id, None)
+                self.end_wait(queue, queue_id)
                 self.evicted += 1
                 return None
         message.seen = max(message.seen, now)
@@ -211,16 +210,17 @@ class Memory:
     def keep(self, queue: Queue, queue_id: str, message: Message) -> None:
         """Put a message back, among the ended ones if it has ended."""
         if not message.removed and message.waits:
-            self._count_waiting(queue.mta, message, +1)
-            queue.waiting[queue_id] = message
             self._messages += 1
-            name = (*queue.server, queue_id)
-            self._unpacked.pop(name, None)
-            self._unpacked[name] = None
-            if len(self._unpacked) > MAX_UNPACKED:
-                self._pack_oldest()
+            if queue.waiting.get(queue_id) is not message:
+                queue.waiting[queue_id] = message
+                self._unpacked[*queue.server, queue_id] = None
+                if len(self._unpacked) > MAX_UNPACKED:
+                    self._pack_oldest()
+            if message.counted != message.to_count():
+                self._recount(queue.mta, message.counted, message.to_count())
+                message.counted = dict(message.to_count())
             return
-        queue.waiting.pop(queue_id, None)
+        self.end_wait(queue, queue_id)
         if message.removed or (message.recipients and not queue.removes):
             self.keep_ended(queue, queue_id, message)
         else:
@@ -234,23 +234,31 @@ class Memory:
         if self._ended > MAX_ENDED:
             self._drop_ended(queue)
 
+    def end_wait(self, queue: Queue, queue_id: str) -> None:
+        """Take out a message, if it is among those that wait."""
+        if (kept := queue.waiting.pop(queue_id, None)) is not None:
+            message = _counted(kept)
+            self._recount(queue.mta, message.counted, {})
+            message.counted = {}
+            self._unpacked.pop((*queue.server, queue_id), None)
+
     def _pack_oldest(self) -> None:
-        """Pack the waiting message that was changed least recently."""
+        """Pack the waiting message that has been one, or was last unpacked, for the longest time."""
         mta, host, queue_id = name = next(iter(self._unpacked))
         del self._unpacked[name]
         queue = self._queues.get((mta, host))
         if queue is not None and isinstance(kept := queue.waiting.get(queue_id), Message):
             queue.waiting[queue_id] = pack(kept)
 
-    def _count_waiting(self, mta: str, message: Message, number: int) -> None:
-        if message.notification:
-            return
-        for (code, provider), waiting in message.open.items():
-            if code is not None:
-                labels = _labels(mta, code, provider)
-                self.waiting[labels] += number * waiting
-                if not self.waiting[labels]:
-                    del self.waiting[labels]
+    def _recount(self, mta: str, before: Open, now: Open) -> None:
+        """Count those of a message's recipients that wait now in place of those that waited before."""
+        for waiting, sign in ((before, -1), (now, 1)):
+            for (code, provider), number in waiting.items():
+                if code is not None:
+                    self.waiting[_labels(mta, code, provider)] += sign * number
+        for code, provider in before:
+            if code is not None and not self.waiting[labels := _labels(mta, code, provider)]:
+                del self.waiting[labels]
 
     # --- forgetting ---------------------------------------------------------------------------------------------
 
@@ -288,7 +296,7 @@ class Memory:
 
     def _evict(self, queue: Queue, queue_id: str) -> None:
         if queue.active.pop(queue_id, None) is None:
-            self._count_waiting(queue.mta, _unpacked(queue.waiting.pop(queue_id)), -1)
+            self.end_wait(queue, queue_id)
         self._messages -= 1
         self.evicted += 1
         self.note_change(queue, queue_id)
@@ -348,7 +356,7 @@ class Memory:
             queue = self._queues.setdefault((mta, host), Queue((mta, host)))
             message = unpack(packed)
             if not message.removed and message.waits:
-                self._count_waiting(mta, message, +1)
+                self._recount(mta, {}, message.to_count())
                 queue.waiting[queue_id] = packed
                 self._messages += 1
             else:
@@ -366,6 +374,15 @@ class Memory:
 
 def _unpacked(kept: Message | bytes) -> Message:
     return kept if isinstance(kept, Message) else unpack(kept)
+
+
+def _counted(kept: Message | bytes) -> Message:
+    """A message that is kept among those that wait."""
+    if isinstance(kept, Message):
+        return kept
+    message = unpack(kept)
+    message.counted = dict(message.to_count())
+    return message
 
 
 def _seen(kept: Message | bytes) -> float:

@@ -15,7 +15,11 @@ from itertools import product
 from bouncemeter.event import EnhancedCode, Kind
 from bouncemeter.knowledge.codes import label
 
-__all__ = ["Message", "Recipient", "bounce_bit", "pack", "place", "seen", "unpack"]
+__all__ = ["Message", "Open", "Recipient", "bounce_bit", "pack", "place", "seen", "unpack"]
+
+
+Open = dict[tuple[EnhancedCode | None, str], int]
+"""A number of recipients, by the code and the provider of their last deferral."""
 
 
 @dataclass(slots=True)
@@ -63,6 +67,7 @@ class Message:
         bounced: The kinds and classes with which a recipient bounced: a `bounce_bit` each.
         recipients: The recipients that a line named, by `recipient_key`.
         open: How many recipients wait, by the code and the provider of their last deferral.
+        counted: As many of them as are counted as waiting among those of all messages.
     """
 
     begun: float
@@ -81,7 +86,8 @@ class Message:
     soft_before: frozenset[str] = frozenset()
     bounced: int = 0
     recipients: dict[str, Recipient] = field(default_factory=dict)
-    open: dict[tuple[EnhancedCode | None, str], int] = field(default_factory=dict, compare=False)
+    open: Open = field(default_factory=dict, compare=False)
+    counted: Open = field(default_factory=dict, compare=False)
     _names: dict[str, list[str]] | None = field(default=None, repr=False, compare=False)
     _soft: frozenset[str] | None = field(default=None, repr=False, compare=False)
     _taken: frozenset[str] | None = field(default=None, repr=False, compare=False)
@@ -90,6 +96,10 @@ class Message:
     def waits(self) -> bool:
         """Whether any recipient waits."""
         return bool(self.open)
+
+    def to_count(self) -> Open:
+        """What counts as waiting: not the recipients of a notification."""
+        return {} if self.notification else self.open
 
     def waiting(self) -> Iterator[tuple[str, Recipient]]:
         """The recipients that wait, with their keys."""
@@ -124,6 +134,8 @@ class Message:
             code, provider: Of the deferral.
             again: Whether it waits once more after it was passed on.
         """
+        if recipient.waits and recipient.code == code and recipient.provider == provider:
+            return
         self._close(recipient)
         if recipient.since is None:
             recipient.since, self._soft = time, None
