@@ -488,9 +488,8 @@ usual_target = regex(r'(?![|/])[^\s<>":@]++@[^\s<>":]++(?= [<(]| [A-Z][A-Za-z0-9
 usual_host = regex(r"[^\s\[\]()]++ \[[^\[\]\n]*+\](?::[0-9]++)?+")
 success = pp.FollowedBy(regex(r"2[0-9]{2}(?![0-9])") + pp.Opt(regex(r"[ -]") + enhanced_code("code")))
 usual_delivery = (
-    (pp.Literal("=>") | "->" | ">>")("flag")
+    regex("[-=>]>")("flag")
     + " "
-    + no_quotes
     + usual_target("target")
     + pp.Opt(" <" + regex('[^<>"\n]++')("top") + ">")
     + pp.Opt(regex(" [FP]=<") + regex('[^<>"\n]++')("sender") + ">")
@@ -502,12 +501,17 @@ usual_delivery = (
     + pp.ZeroOrMore(usual_field)
     + end
 )
+# The account follows the authenticator, or else `U=`: in either case a character that only they leave before it.
 usual_arrival = (
     "<= "
     + regex(r'(?!<>)[^\s"]++')("arrival_sender")
-    + pp.Opt(account)
-    + pp.ZeroOrMore(usual_field)
-    + (" H=" + host_name("peer") | end)
+    + pp.Opt(regex(r' R=[^\s"<]\S*+(?<!:)'))
+    + (
+        " H=" + host_name("peer") + own_fields + pp.Opt(regex(r" A=[^\s:]++:"))
+        | " U=" + pp.FollowedBy(regex(r'[^\s"<]\S*+(?<!:)') + pp.ZeroOrMore(usual_field) + end)
+        | pp.FollowedBy(pp.ZeroOrMore(usual_field) + end)
+    )
+    + pp.Opt(regex(r"(?<=[:=])[^\s:]++")("account"))
 )
 
 # A failure, or a deferral, of an address that no other led to. A field may end where the error begins.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import pyparsing as pp
@@ -282,7 +282,7 @@ class _Maker:
     def _opt(self, element: pp.Opt) -> str:
         if element.defaultValue is not _NO_DEFAULT:
             raise CannotLowerError(f"{_name(element)} has a default value")
-        return f"(?:{self.expression(element.expr)})?+"
+        return f"(?>{self._alternative(element.expr)}|)"
 
     def _repeated(self, element: pp.ZeroOrMore | pp.OneOrMore) -> str:
         if element.not_ender is not None:
@@ -317,18 +317,42 @@ _PART = re.compile(
     r"(?:\\[^\W_bBAZ0-9]|\\\W|\[\^?(?:\\.|[^\]\\])+\]|[^\\\[\](){}|*+?.^$])"  # one character
     r"(?:(?P<choice>[*+?]|\{[0-9]*,[0-9]*\})|\{[0-9]+\})?(?P<kept>\+)?"  # how often
 )
+_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
+_OFTEN = re.compile(r"(?:[*+?]|\{[0-9,]+\})(?P<kept>\+)?")
 
 
+@cache
 def _atomic(pattern: str) -> str:
     """A pattern that `re` never backtracks into. It needs no group if it has no choice, or if the only choice is how
     far its last part goes: a group costs as much as matching a few characters."""
     place, choices = 0, list[bool]()
-    while place < len(pattern) and (part := _PART.match(pattern, place)) is not None:
-        place = part.end()
-        choices.append(part["choice"] is not None and part["kept"] is None)
-    if place < len(pattern) or any(choices[:-1]):
+    while place < len(pattern):
+        if (part := _PART.match(pattern, place)) is not None:
+            place = part.end()
+            choices.append(part["choice"] is not None and part["kept"] is None)
+        elif (end := _end_of_group(pattern, place)) is not None:
+            place = end
+            choices.append(False)
+        else:
+            return f"(?>{pattern})"
+    if any(choices[:-1]):
         return f"(?>{pattern})"
     return f"{pattern}+" if choices and choices[-1] else pattern
+
+
+def _end_of_group(pattern: str, start: int) -> int | None:
+    """Where a group ends that `re` never backtracks into; None if there is none."""
+    depth, end = 0, start
+    for token in _TOKEN.finditer(pattern, start):
+        depth += (token[0] == "(") - (token[0] == ")")
+        if not depth:
+            end = token.end()
+            break
+    often = _OFTEN.match(pattern, end)
+    if pattern.startswith(("(?=", "(?!", "(?<=", "(?<!", "(?>"), start) and often is None:
+        return end
+    is_kept = pattern.startswith(("(?:", "(?>"), start) and often is not None and often["kept"]
+    return often.end() if often is not None and is_kept else None
 
 
 def _alternatives(element: pp.MatchFirst) -> Iterator[pp.ParserElement]:

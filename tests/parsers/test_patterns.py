@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain, product
 
 import pytest
 from bouncemeter.patterns import compiled, sound
@@ -29,4 +30,20 @@ def test_a_possessive_group_that_fails_halfway_gives_back_what_it_took(pattern: 
 def test_what_is_no_possessive_group_stays_as_it_is() -> None:
     for pattern in (r"(?P<a>x)+(?:y)*z++[^)]*+\)*+", r"[)*+]++(\(a\))?", r"(?>(?:ab)*)"):
         assert sound(pattern, needed=True) == pattern
-    assert sound(r"(a(?:b)?+)*+c", needed=True) == r"(?>(a(?>(?:b)?))*)c"
+    assert sound(r"(a(?:b)*+)*+c", needed=True) == r"(?>(a(?>(?:b)*))*)c"
+
+
+def test_what_re_would_make_a_loop_of_has_a_faster_form() -> None:
+    assert sound(r"(?:a|b)?c(?:d)?+(?:e)??(f)?(?>g)?", needed=False) == r"(?:a|b|)c(?>d|)(?:e)??(f)?(?>g)?"
+    assert sound(r"[a{2}]{3}b{2}?\{4}c{5}+(?:d){2}", needed=False) == r"[a{2}]{3}+b{2}?\{4}c{5}+(?:d){2}"
+
+
+@pytest.mark.parametrize("pattern", [r"(?:a|b)?", r"(?:a|b)?+a", r"((?:ab?)?b)?+(?P<x>a)?", r"(?:(?:a)?+b)*c?"])
+def test_the_faster_form_means_the_same(pattern: str) -> None:
+    plain = re.compile(sound(pattern.replace("?+", "?"), needed=False)), re.compile(pattern.replace("?+", "?"))
+    kept = compiled(pattern), re.compile(re.sub(r"\((?:\?:)?[^()]*\)\?\+", r"(?>\g<0>)", pattern).replace("?+", "?"))
+    for text in map("".join, chain.from_iterable(product("abc", repeat=length) for length in range(6))):
+        for new, old in (plain, kept):
+            assert [m and m.span() for m in (new.match(text), new.fullmatch(text))] == [
+                m and m.span() for m in (old.match(text), old.fullmatch(text))
+            ]
