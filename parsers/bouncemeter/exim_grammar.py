@@ -484,7 +484,7 @@ local_reply = lowered(pp.FollowedBy(regex("[45]")) + (reply | enhanced_code("cod
 end = regex(r"(?![^\n])")
 usual_field = regex(rf' (?!{of_own_form})[A-Za-z][A-Za-z0-9]*+\*?+=[^\s"<]\S*+(?<!:)')
 no_quotes = pp.NotAny(regex(r'[^\n]*<"'))
-usual_target = regex(r'(?![|/])[^\s<>":@]++@[^\s<>":]++(?= [<(]| [A-Z][A-Za-z0-9]*+[= ])')
+usual_target = regex(r'[^\s<>":@|/][^\s<>":@]*+@[^\s<>":]++')
 usual_host = regex(r"[^\s\[\]()]++ \[[^\[\]\n]*+\](?::[0-9]++)?+")
 success = pp.FollowedBy(regex(r"2[0-9]{2}(?![0-9])") + pp.Opt(regex(r"[ -]") + enhanced_code("code")))
 usual_delivery = (
@@ -522,6 +522,7 @@ usual_failure = (
     + " "
     + no_quotes
     + usual_target("failed")
+    + pp.FollowedBy(regex(" [A-Z][A-Za-z0-9]*+[= ]| (?:routing )?+defer |: "))
     + pp.ZeroOrMore(field_before_error)
     + pp.Opt(deferred + pp.NotAny(": " + error_before_host))
     + pp.Opt(" H=" + usual_host("failed_relay") + pp.Opt("*"))
@@ -530,7 +531,7 @@ usual_failure = (
     + regex(r"(?![^\n]* DT=)[^\n]++")("error")
 )
 
-marked = regex(r"(?:[^rd\n]++|r(?!ejected|efus)|d(?!ropped))*+(?:rejected|refus|dropped)")
+marked = regex(r"[^\n]*j(?<=rej)ected|[^\n]*f(?<=ref)us|[^\n]*p(?<=drop)ped")
 """Every refusal has one of these words: see `bouncemeter.exim.MARKS`."""
 
 no_origin = regex("(?:)")("origin")
