@@ -163,7 +163,7 @@ _NAMES = usual_lines.names
 _CONFIRMATION = _NAMES.index("confirmation")
 _STAMP, _ORIGIN, _QUEUE_ID, _FLAG = map(_NAMES.index, ("stamp", "origin", "queue_id", "flag"))
 _SENDER, _PEER, _ACCOUNT = map(_NAMES.index, ("arrival_sender", "peer", "account"))
-_FAILURE = _NAMES.index("failure")
+_FAILURE, _NULL_SENDER = map(_NAMES.index, ("failure", "null_sender"))
 _delivery = itemgetter(*map(_NAMES.index, ("target", "top", "sender", "relay", "code", "confirmation", "queue_time")))
 _failure = itemgetter(*map(_NAMES.index, ("failed", "failed_relay", "error")))
 
@@ -183,7 +183,7 @@ class _Reader(UsualReader):
         delay="queue_time",
     )
     delivered = frozenset({"=>", "->", ">>"})
-    at_once = (_FAILURE,)
+    at_once = (_FAILURE, _NULL_SENDER)
 
     def message_id(self, line: str, /) -> Step | None:
         """The Message-ID in a line; see `bouncemeter.plugin.MessageIDReader`."""
@@ -248,7 +248,8 @@ class _Reader(UsualReader):
             target, relay, text = _failure(row)
             message = (row[_QUEUE_ID], row[_STAMP], host)
             return self._event(row[_FAILURE], *message, text, target, None, None, relay or None, None)
-        return self._step(row[_QUEUE_ID], row[_STAMP], host, row[_SENDER], row[_PEER], row[_ACCOUNT])
+        sender = row[_SENDER] or row[_NULL_SENDER]
+        return self._step(row[_QUEUE_ID], row[_STAMP], host, sender, row[_PEER], row[_ACCOUNT])
 
     def is_ours(self, origin: str) -> bool:
         return origin.rpartition(" ")[2].startswith("exim")

@@ -504,7 +504,7 @@ usual_delivery = (
 # The account follows the authenticator, or else `U=`: in either case a character that only they leave before it.
 usual_arrival = (
     "<= "
-    + regex(r'(?!<>)[^\s"]++')("arrival_sender")
+    + (regex(r"<>(?= )")("null_sender") | regex(r'(?!<>)[^\s"]++')("arrival_sender"))
     + pp.Opt(regex(r' R=[^\s"<]\S*+(?<!:)'))
     + (
         " H=" + host_name("peer") + own_fields + pp.Opt(regex(r" A=[^\s:]++:"))
