@@ -487,10 +487,12 @@ no_quotes = pp.NotAny(regex(r'[^\n]*<"'))
 usual_target = regex(r'[^\s<>":@|/][^\s<>":@]*+@[^\s<>":]++')
 usual_host = regex(r"[^\s\[\]()]++ \[[^\[\]\n]*+\](?::[0-9]++)?+")
 success = pp.FollowedBy(regex(r"2[0-9]{2}(?![0-9])") + pp.Opt(regex(r"[ -]") + enhanced_code("code")))
+# Where a local part needs quotes, ` <"` follows it, which no part of a delivery's form can hold.
 usual_delivery = (
     regex("[-=>]>")("flag")
     + " "
     + usual_target("target")
+    + pp.FollowedBy(regex(" <| [A-Z][A-Za-z0-9]*+[= ]"))
     + pp.Opt(" <" + regex('[^<>"\n]++')("top") + ">")
     + pp.Opt(regex(" [FP]=<") + regex('[^<>"\n]++')("sender") + ">")
     + pp.ZeroOrMore(usual_field)
