@@ -185,7 +185,7 @@ def find_ordinary(rows: Rows, known: Callable[[set[str]], set[str]], *, partial:
     names = list(map(queue_id, rows.rows))
     last = dict(zip(names, rows.rows, strict=True))
     first = dict(zip(reversed(names), reversed(rows.rows), strict=True))
-    arrived, removed = ({queue_id(row): row for row in each} for each in (rows.arrivals, rows.removals))
+    arrived, removed = (dict(zip(map(queue_id, each), each, strict=True)) for each in (rows.arrivals, rows.removals))
     found = {
         name for name in arrived.keys() & removed.keys() if first[name] is arrived[name] and last[name] is removed[name]
     }
@@ -251,6 +251,8 @@ def _with_repeated_outcomes(deliveries: list[Row], refusals: list[Event], column
         for event in refusals
         if event.queue_id in several
     ]
+    if len(set(each)) == len(each):
+        return set()
     return {name for (name, *_), outcomes in Counter(each).items() if outcomes > 1}
 
 
