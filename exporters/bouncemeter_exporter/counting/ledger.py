@@ -85,11 +85,12 @@ class Ledger:
         queue = memory.queue(entry.mta, entry.host) or memory.add_queue(entry.mta, entry.host)
         if entry.time is not None and entry.time > queue.now:
             memory.advance(queue, entry.time)
+        now = memory.now if entry.time is None else entry.time
         memory.note_change(queue, queue_id)
         if isinstance(entry, Event):
-            facts = self._event(entry, queue, queue_id)
+            facts = self._event(entry, queue, queue_id, now)
         else:
-            self._step(entry, queue, queue_id)
+            self._step(entry, queue, queue_id, now)
             facts = []
         memory.tidy()
         return facts
@@ -126,38 +127,28 @@ class Ledger:
         queue = self.memory.queue(mta, host)
         return queue.waiting if queue is not None else ()
 
-    def _time(self, entry: Entry) -> float:
-        return self.memory.now if entry.time is None else entry.time
-
-    def _find(self, entry: Entry, queue: Queue, queue_id: str) -> Message | None:
-        return self.memory.find(queue, queue_id, self._time(entry))
-
-    def _new(self, entry: Entry) -> Message:
-        now = self._time(entry)
-        return Message(now, now)
-
     # --- steps --------------------------------------------------------------------------------------------------
 
-    def _step(self, step: Step, queue: Queue, queue_id: str) -> None:
+    def _step(self, step: Step, queue: Queue, queue_id: str, now: float) -> None:
         if step.what is StepKind.NOTIFIED:
             if step.related:
-                self._notified(step, queue, step.related)
+                self._notified(queue, step.related, now)
             return
         if step.what is StepKind.QUEUED and queue_id in queue.waiting:
             return  # queued for another attempt: nothing new
-        message = self._find(step, queue, queue_id)
+        message = self.memory.find(queue, queue_id, now)
         if step.what is StepKind.REMOVED:
             queue.removes = True
             if message is not None:
                 message.removed = True
         elif step.what is StepKind.ARRIVED:
-            message = self._arrived(step, queue, queue_id, message)
+            message = self._arrived(step, queue, queue_id, message, now)
         elif step.what is StepKind.QUEUED:
             if message is None or (message.removed and message.queued):  # the queue ID is reused
-                message = self._new(step)
+                message = Message(now, now)
             message.queued, message.notification = True, message.notification or step.sender == ""
         else:
-            message = message or self._new(step)
+            message = message or Message(now, now)
             _note_recipient(message, step)
         if message is not None:
             self._note_sender(step, message)
@@ -167,10 +158,9 @@ class Ledger:
         if self.senders:
             message.sender, message.account = step.sender or message.sender, step.account or message.account
 
-    def _arrived(self, step: Step, queue: Queue, queue_id: str, before: Message | None) -> Message:
+    def _arrived(self, step: Step, queue: Queue, queue_id: str, before: Message | None, now: float) -> Message:
         """An arrival begins a new message, since short queue IDs are reused, unless its line comes late. A message with
         an identity arrives once at each of a server's services, and remains the same."""
-        now = self._time(step)
         late = before is not None and not before.arrived and abs(before.begun - now) <= UNORDERED
         same = before is not None and (late or step.identity is not None)
         if before is not None and not same and not before.removed:
@@ -186,21 +176,21 @@ class Ledger:
             message.account = origin.account
         return message
 
-    def _notified(self, step: Step, queue: Queue, queue_id: str) -> None:
-        message = self._find(step, queue, queue_id) or self._new(step)
+    def _notified(self, queue: Queue, queue_id: str, now: float) -> None:
+        message = self.memory.find(queue, queue_id, now) or Message(now, now)
         message.notification = True
         self.memory.keep(queue, queue_id, message)
         self.memory.note_change(queue, queue_id)
 
     # --- outcomes -----------------------------------------------------------------------------------------------
 
-    def _event(self, event: Event, queue: Queue, queue_id: str) -> list[Fact]:
-        message = self._find(event, queue, queue_id) or self._new(event)
+    def _event(self, event: Event, queue: Queue, queue_id: str, now: float) -> list[Fact]:
+        message = self.memory.find(queue, queue_id, now) or Message(now, now)
         if event.sender is not None:
             message.queued, message.notification = True, message.notification or event.sender == ""
             if self.senders:
                 message.sender = event.sender or message.sender
-        facts = self._recipient(event, queue, message, queue_id)
+        facts = self._recipient(event, queue, message, queue_id, now)
         if message.notification:
             facts = [fact._replace(kind=FactKind.NOTIFICATION) for fact in facts]
         elif facts and event.outcome is not Outcome.DELIVERED:
@@ -208,32 +198,32 @@ class Ledger:
         self.memory.keep(queue, queue_id, message)
         return facts
 
-    def _recipient(self, event: Event, queue: Queue, message: Message, queue_id: str) -> list[Fact]:
+    def _recipient(self, event: Event, queue: Queue, message: Message, queue_id: str, now: float) -> list[Fact]:
         if event.recipient is None:
             return [] if event.outcome is Outcome.DEFERRED else self._end_all(event, message)
         key = _key(event, message)
         recipient = message.recipient(key)
         if event.outcome is Outcome.DEFERRED:
-            return self._defer(event, message, recipient)
+            return self._defer(event, message, recipient, now)
         if recipient.ended and not recipient.passed_on:
             return []
-        if event.outcome is Outcome.DELIVERED and self._handed_on(event, queue, message, queue_id):
+        if event.outcome is Outcome.DELIVERED and self._handed_on(event, queue, message, queue_id, now):
             message.end(recipient, passed_on=recipient.passed_on)
             return []
         return [self._end(event, message, recipient)]
 
-    def _defer(self, event: Event, message: Message, recipient: Recipient) -> list[Fact]:
+    def _defer(self, event: Event, message: Message, recipient: Recipient, now: float) -> list[Fact]:
         """The first deferral is a soft bounce, even if its line comes after that of the end."""
         facts = []
         first = recipient.since is None and (event.recipient or "").lower() not in message.soft_before
-        now, provider = self._time(event), provider_of(event.relay, event.recipient)
+        provider = provider_of(event.relay, event.recipient)
         again = recipient.passed_on and now >= message.seen
         if event.delay is not None and not message.arrived:  # a message of the server's own, or from before the log
             message.begun, message.dated = now - event.delay, True
         message.defer(recipient, now, event.code, provider, again=again)
         if first:
-            sender, account = message.sender, message.account
-            facts.append(Fact(FactKind.SOFT_BOUNCE, event, Outcome.DEFERRED, provider, sender=sender, account=account))
+            who = message.sender, message.account
+            facts.append(Fact(FactKind.SOFT_BOUNCE, event, Outcome.DEFERRED, provider, None, False, *who))  # noqa: FBT003
         if message.expired and not recipient.ended:
             if not message.unnamed:
                 facts.append(self._end(replace(event, outcome=Outcome.EXPIRED), message, recipient))
@@ -249,8 +239,8 @@ class Ledger:
         delay = event.delay
         if delay is None and (message.arrived or message.dated) and event.time is not None:
             delay = round(max(0.0, event.time - message.begun), 3)
-        sender, account = message.sender, message.account
-        return Fact(FactKind.ENDED, event, event.outcome, provider, delay, sender=sender, account=account)
+        who = message.sender, message.account
+        return Fact(FactKind.ENDED, event, event.outcome, provider, delay, False, *who)  # noqa: FBT003 - faster
 
     def _end_all(self, event: Event, message: Message) -> list[Fact]:
         """End the whole message: every recipient that waits, or one if none is known."""
@@ -289,7 +279,7 @@ class Ledger:
             queue.waiting[queue_id] = pack(message)
         self.memory.note_change(queue, queue_id)
 
-    def _handed_on(self, event: Event, queue: Queue, message: Message, queue_id: str) -> bool:
+    def _handed_on(self, event: Event, queue: Queue, message: Message, queue_id: str, now: float) -> bool:
         """Whether a delivery was to a filter or to our own server, which now has the message under another queue ID, or
         discarded it. The next server's reply alone proves nothing: see `_came_back`."""
         if event.forwarded:
@@ -299,7 +289,7 @@ class Ledger:
         if event.passed_to == NOWHERE:
             return internal_address(event.relay or "") is not None
         successor = queue.peek(event.passed_to)
-        if successor is None or self._time(event) - successor.seen > LATE:
+        if successor is None or now - successor.seen > LATE:
             return False
         if not _came_back(event, message, successor, queue_id):
             return False
@@ -340,11 +330,11 @@ def _about(event: Event, key: str) -> Event:
 def _key(event: Event, message: Message) -> str:
     """The key of an event's recipient: see `recipient_key`."""
     original, target = event.original_recipient or "", file_or_pipe(event)
-    key = recipient_key(event.recipient or "", original, target)
-    recipient = key.partition("\n")[0]
+    recipient = event.recipient or ""
+    key = recipient_key(recipient, original, target)
     if "@" not in recipient and key not in message.recipients:
         # Exim logs a local mailbox without its domain when it delivers, and with it when it defers.
-        for known in message.named(f"{recipient}@"):
+        for known in message.named(f"{recipient.lower()}@"):
             if known.partition("\n")[2] == f"{original.lower()}\n{target}" and message.recipients[known].waits:
                 return known
     return key

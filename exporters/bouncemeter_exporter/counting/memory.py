@@ -118,7 +118,7 @@ class Memory:
         self._unpacked: dict[MessageName, None] = {}
         self._messages = self._ended = 0
         self._changed: set[MessageName] | None = set() if recording else None
-        self._swept = 0.0
+        self._swept = self._latest = 0.0
         self.now = 0.0
         self.waiting: Counter[Waiting] = Counter()
         self.evicted = 0
@@ -151,9 +151,12 @@ class Memory:
 
     def advance(self, queue: Queue, time: float) -> None:
         """Note that a server's log has reached a time, in seconds since 1970 UTC."""
+        if time > self._latest:
+            self._latest = self._clock() + 86400.0
+            time = min(time, self._latest)
         if time > queue.now:
-            queue.now = max(queue.now, min(time, self._clock() + 86400.0))
-            self.now = max(self.now, queue.now)
+            queue.now = time
+            self.now = max(self.now, time)
 
     def oldest(self) -> dict[str, float]:
         """By mta, the first deferral of the recipient that has waited longest, in seconds since 1970 UTC."""
@@ -220,7 +223,8 @@ class Memory:
                 self._recount(queue.mta, message.counted, message.to_count())
                 message.counted = dict(message.to_count())
             return
-        self.end_wait(queue, queue_id)
+        if queue_id in queue.waiting:
+            self.end_wait(queue, queue_id)
         if message.removed or (message.recipients and not queue.removes):
             self.keep_ended(queue, queue_id, message)
         else:
