@@ -126,7 +126,7 @@ class LoweredBlock:
         self, starts: Sequence[pp.ParserElement], forms: pp.ParserElement, candidates: pp.ParserElement
     ) -> None:
         self.starts, self.forms, self.candidates = starts, forms, candidates
-        makers = [_Maker() for _ in starts]
+        makers = [_Maker(unrolled=True) for _ in starts]
         begins = [maker.expression(start) for maker, start in zip(makers, starts, strict=True)]
         if any(maker.groups != makers[0].groups for maker in makers):
             raise CannotLowerError("the starts of a block's lines have different names, or in different orders")
@@ -217,14 +217,15 @@ class _Maker:
     Args:
         capture: Whether unnamed parts that are not suppressed are captured, for a list.
         named: Whether names become groups.
+        unrolled: Whether the first turns of a loop stand before it, which costs less time, but longer to compile.
 
     Attributes:
         groups: The name of each group in the pattern, with the name of its value.
         loops: How many loops contain the current element.
     """
 
-    def __init__(self, *, capture: bool = False, named: bool = True) -> None:
-        self.capture, self.named = capture, named
+    def __init__(self, *, capture: bool = False, named: bool = True, unrolled: bool = False) -> None:
+        self.capture, self.named, self.unrolled = capture, named, unrolled
         self.groups: dict[str, str] = {}
         self.loops = 0
 
@@ -288,8 +289,11 @@ class _Maker:
         if element.not_ender is not None:
             raise CannotLowerError(f"{_name(element)} has a stop_on")
         self.loops += 1
+        before = len(self.groups)
         made = self.expression(element.expr)
         self.loops -= 1
+        if self.unrolled and not self.loops and len(self.groups) == before and type(element) is pp.ZeroOrMore:
+            return f"(?>{made}(?>{made}(?>(?:{made})+|)|)|)"
         return f"(?:{made}){'*+' if type(element) is pp.ZeroOrMore else '++'}"
 
     def _unnamed_text(self, element: pp.ParserElement) -> str:
