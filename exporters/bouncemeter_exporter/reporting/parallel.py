@@ -47,6 +47,9 @@ PIECE = 33_554_432
 COMPRESSION = 16
 """How many times smaller than a log its compressed file usually is, at most."""
 
+INHERITED = 262_144
+"""Characters of the first log that one process reads before the others begin."""
+
 AHEAD = 2
 """For each core, the pieces that are read or wait to be combined at a time."""
 
@@ -142,8 +145,9 @@ def pieces(paths: Sequence[Path], chosen: Parser | None, cores: int) -> list[Pie
         known = _format(text, chosen)
         if known is None:
             return []
-        if known.name not in formats:  # the processes inherit the patterns that the first block needs
-            LogReader(str(path), known).read(text)
+        if known.name not in formats:  # the processes inherit the patterns and tables that the first lines need
+            first = text[: text.rfind("\n", 0, INHERITED) + 1]
+            Ledger(senders=True).count(LogReader(str(path), known).read(first), Report())
             formats.add(known.name)
         by_blocks, compressed = isinstance(known.reader(), BlockReader), path.suffix in COMPRESSED
         if not by_blocks and stat.st_size * (COMPRESSION if compressed else 1) > PIECE:
@@ -152,8 +156,8 @@ def pieces(paths: Sequence[Path], chosen: Parser | None, cores: int) -> list[Pie
             found.append(Piece(path, known.name, 0, sys.maxsize, stat.st_size, stat.st_mtime, by_blocks))
             continue
         number = -(-stat.st_size // PIECE) or 1
-        if len(paths) == 1:
-            number = -(-number // cores) * cores  # so that no core waits for the others
+        if len(paths) == 1:  # as many for each core, so that none waits for the others
+            number = max(1, round(stat.st_size / PIECE / cores)) * cores
         borders = [stat.st_size * index // number for index in range(number)] + [stat.st_size]
         found += [Piece(path, known.name, begin, end, end - begin, stat.st_mtime) for begin, end in pairwise(borders)]
     return found

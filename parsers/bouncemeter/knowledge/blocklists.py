@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 
 from bouncemeter.event import Event
 from bouncemeter.knowledge.phrases import Phrases
-from bouncemeter.knowledge.reasons import reply_text, words_without_recipient
+from bouncemeter.knowledge.reasons import reply_text, words_alone
 from bouncemeter.tables import table
 
 __all__ = ["blocklists", "blocklists_of"]
@@ -26,7 +26,7 @@ def blocklists_of(event: Event) -> list[str]:
     """The blocklists that a reply names, each once."""
     if not event.text:
         return []
-    return _named(words_without_recipient(event), event.reply_code)
+    return _named(words_alone(event), event.reply_code)
 
 
 @lru_cache(maxsize=2048)

@@ -38,7 +38,7 @@ __all__ = [
     "reply_text",
     "todo",
     "translated",
-    "words_without_recipient",
+    "words_alone",
 ]
 
 UNKNOWN = "other"
@@ -264,10 +264,13 @@ _reply_text = lru_cache(maxsize=64)(ReplyText)
 """Cached because each reply is searched for its reason and for the blocklists that it names."""
 
 
-def words_without_recipient(event: Event) -> str | None:
-    """The event's text without the recipient's address. The reason does not depend on the address, and without it the
-    same text occurs again and again."""
+def words_alone(event: Event) -> str | None:
+    """The event's text without the recipient's address, and without the host that Postfix names before its reply. The
+    reason depends on neither, and without them the same text occurs again and again."""
     text, recipient = event.text, event.recipient
+    if text and event.reply_code is not None and text.startswith("host "):
+        host, _, reply = text.partition(" said: ")
+        text = reply if reply and " " not in host[5:] else text
     if not text or not recipient or recipient not in text:
         return text
     if len(text) > MAX_TEXT or not _PLAIN_ADDRESS.fullmatch(recipient):
@@ -289,11 +292,11 @@ def finding_of(event: Event) -> Finding | None:
     if event.outcome is Outcome.DELIVERED:
         return None
     if event.outcome is Outcome.REJECTED:
-        return find_reason(event.code, event.reply_code, words_without_recipient(event), OURSELVES)
+        return find_reason(event.code, event.reply_code, words_alone(event), OURSELVES)
     provider = provider_of(event.relay, event.recipient)
     if event.outcome is Outcome.EXPIRED:
         return Finding("expired", provider, "outcome")
-    return find_reason(event.code, event.reply_code, words_without_recipient(event), provider)
+    return find_reason(event.code, event.reply_code, words_alone(event), provider)
 
 
 def todo(found: Finding, language: Language = Language.EN) -> str:
