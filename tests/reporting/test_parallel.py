@@ -154,7 +154,7 @@ def test_a_message_filtered_across_two_pieces_is_counted_once(tmp_path: Path, mo
     log = written(tmp_path / "mail.log", text)
     one = by_one([log])
     assert one["recipients"]["delivered"] == 1
-    for size in range(100, 800, 50):
+    for size in range(100, 540, 30):
         try:
             assert by_pieces([log], size, monkeypatch) == one
         except DependentPiecesError:

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Collection
 from dataclasses import replace
+from itertools import islice
 
 from bouncemeter.blocks import Block, Rows
 from bouncemeter.event import NOWHERE, Entry, Event, Kind, Outcome, Step, StepKind
@@ -20,6 +21,7 @@ from bouncemeter_exporter.counting.facts import Counts, Fact, FactKind
 from bouncemeter_exporter.counting.memory import LATE, MAX_AGE, MAX_ENDED, MAX_MESSAGES, Memory, Queue
 from bouncemeter_exporter.counting.message import Message, Recipient, bounce_bit, pack
 from bouncemeter_exporter.counting.ordinary import (
+    UNORDERED,
     OrdinaryMail,
     file_or_pipe,
     find_ordinary,
@@ -27,10 +29,7 @@ from bouncemeter_exporter.counting.ordinary import (
     recipient_key,
 )
 
-__all__ = ["UNORDERED", "Ledger", "count_ordinary"]
-
-UNORDERED = 10.0
-"""Seconds by which lines may be out of order: an arrival this late does not begin another message."""
+__all__ = ["Ledger", "count_ordinary"]
 
 MAX_FILTERS = 8
 """Filters that a message may pass, each of which gives it another queue ID."""
@@ -105,19 +104,8 @@ class Ledger:
             return OrdinaryMail(rows)
         queue = queue or memory.add_queue(mta, host)
         queue.removes = True
-        last, time = 0.0, mail.times()
-        leaving = list[str]()
-        for row in reversed(rows.rows):
-            moment = time(row)
-            if moment is None:
-                continue
-            last = max(last, moment)
-            if moment < last - LATE - UNORDERED or len(leaving) > MAX_ENDED:
-                break
-            name = row[rows.reader.columns.queue_id]
-            if name in mail.queue_ids and mail.last[name] is row and moment >= last - LATE:
-                leaving.append(name)
-        for name, message in mail.messages(reversed(leaving), senders=self.senders):
+        latest = islice(mail.left_last(LATE), MAX_ENDED)
+        for name, message in mail.messages(reversed([name for name, _ in latest]), senders=self.senders):
             memory.keep_ended(queue, name, message)
             memory.note_change(queue, name)
         return mail

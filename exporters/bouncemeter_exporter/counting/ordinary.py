@@ -21,9 +21,20 @@ from bouncemeter.knowledge.providers import provider_at
 
 from bouncemeter_exporter.counting.message import Message, Recipient, bounce_bit
 
-__all__ = ["OrdinaryMail", "domains_of", "file_or_pipe", "find_ordinary", "internal_address", "recipient_key"]
+__all__ = [
+    "UNORDERED",
+    "OrdinaryMail",
+    "domains_of",
+    "file_or_pipe",
+    "find_ordinary",
+    "internal_address",
+    "recipient_key",
+]
 
 T = TypeVar("T")
+
+UNORDERED = 10.0
+"""Seconds by which lines may be out of order: an arrival this late does not begin another message."""
 
 _ADDRESS = re.compile(r"\[([0-9A-Fa-f.:]+)\]")
 
@@ -155,6 +166,24 @@ class OrdinaryMail:
         span = self.rows.reader.stamps.span(set(self.texts(self.rows.reader.columns.stamp)))
         return span[1] if span is not None else None
 
+    def left_last(self, within: float) -> Iterator[tuple[str, float]]:
+        """The queue IDs of the messages that left in the last seconds of the lines, each with the time, latest first.
+
+        Args:
+            within: The number of seconds.
+        """
+        queue_id, last, time = self.rows.reader.columns.queue_id, 0.0, self.times()
+        for row in reversed(self.rows.rows):
+            moment = time(row)
+            if moment is None:
+                continue
+            last = max(last, moment)
+            if moment < last - within - UNORDERED:
+                break
+            name = row[queue_id]
+            if name in self.queue_ids and self.last[name] is row and moment >= last - within:
+                yield name, moment
+
     def periods(self, length: float) -> Counter[int | None]:
         """How many deliveries there were in each period of so many seconds; see `Stamps.periods`."""
         return self.rows.reader.stamps.periods(self.texts(self.rows.reader.columns.stamp), length)
@@ -194,9 +223,9 @@ def find_ordinary(rows: Rows, known: Callable[[set[str]], set[str]], *, partial:
         if len(once) < len(ends):
             found -= {name for name, number in Counter(map(queue_id, ends)).items() if number > 1}
     found -= known(found)
-    ours = {each for each in {row[relay] for row in rows.deliveries} if internal_address(each)}
-    if partial:
-        found -= {name for name, row in arrived.items() if internal_address(row[columns.peer])}
+    ours = _internal(row[relay] for row in rows.deliveries)
+    if partial and (clients := _internal(row[columns.peer] for row in rows.arrivals)):
+        found -= {name for name, row in arrived.items() if row[columns.peer] in clients}
     for row in rows.deliveries if ours else ():
         if row[relay] in ours and (successor := rows.reader.passed_to(row)) is not None:
             name = queue_id(row)
@@ -256,6 +285,12 @@ def _with_repeated_outcomes(deliveries: list[Row], refusals: list[Event], column
     return {name for (name, *_), outcomes in Counter(each).items() if outcomes > 1}
 
 
+def _internal(peers: Iterable[str]) -> set[str]:
+    """Those of some relays or clients that have an internal address. In most logs none has."""
+    distinct = set(peers)
+    return set(filter(internal_address, distinct)) if _MAYBE_INTERNAL.search("\n".join(distinct)) else set()
+
+
 @lru_cache(maxsize=4096)
 def internal_address(peer: str) -> IPv4Address | IPv6Address | None:
     """The address of a relay or client (`name[192.168.0.1]:25`), if it is on this host or on a private network: only
@@ -272,6 +307,8 @@ def internal_address(peer: str) -> IPv4Address | IPv6Address | None:
 
 _INTERNAL_STARTS = ("10.", "127.", "172.", "192.168.")
 """How internal addresses of IPv4 begin: almost all addresses in a log are others, and need no closer look."""
+
+_MAYBE_INTERNAL = re.compile(rf"\[(?:{'|'.join(map(re.escape, _INTERNAL_STARTS))}|[0-9A-Fa-f.]*:)")
 
 _PRIVATE = [ip_network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10")]
 

@@ -31,9 +31,9 @@ from typing import Any
 from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
 from bouncemeter.plugin import BlockReader, Parser, detect, parser
 
-from bouncemeter_exporter.counting.ledger import UNORDERED, Ledger, count_ordinary
+from bouncemeter_exporter.counting.ledger import Ledger, count_ordinary
 from bouncemeter_exporter.counting.memory import LATE, Queue
-from bouncemeter_exporter.counting.ordinary import OrdinaryMail, find_ordinary, internal_address
+from bouncemeter_exporter.counting.ordinary import UNORDERED, OrdinaryMail, find_ordinary, internal_address
 from bouncemeter_exporter.reporting.progress import Advance
 from bouncemeter_exporter.reporting.report import Report, Summary
 from bouncemeter_exporter.sources.lines import COMPRESSED, open_log, read_part, read_text
@@ -338,16 +338,10 @@ def _texts(piece: Piece) -> Iterator[str]:
 
 def _note_latest(result: _Result, host: str | None, mail: OrdinaryMail) -> None:
     """Note the messages that left last: a line about them may come late, in the next piece."""
-    span = mail.rows.span()
-    if span is None:
-        return
-    result.latest[host] = max(result.latest[host], span[1])
-    limit, time = result.latest[host] - LATE - UNORDERED, mail.times()
-    latest = result.latest_counted.items()
+    left = {(host, queue_id): moment for queue_id, moment in mail.left_last(LATE + UNORDERED)}
+    result.latest[host] = max(result.latest[host], mail.latest() or 0.0, *left.values())
+    limit, latest = result.latest[host] - LATE - UNORDERED, {**result.latest_counted, **left}.items()
     result.latest_counted = {name: moment for name, moment in latest if moment >= limit or name[0] != host}
-    for queue_id in mail.queue_ids:
-        if (moment := time(mail.last[queue_id])) is not None and moment >= limit:
-            result.latest_counted[host, queue_id] = moment
 
 
 @dataclass(slots=True)
@@ -379,7 +373,8 @@ class _Lines:
 
 def _count_complete(result: _Result, kept: list[Entry]) -> None:
     """Count the messages that arrived and left within a piece and are connected only with other such messages."""
-    messages, links = _messages(kept)
+    names = [(entry.host, entry.queue_id or "") for entry in kept]
+    messages, links = _messages(kept, names)
     split = {name for name, lines in messages.items() if not lines.is_complete}
     if any(name[1] in result.counted[name[0]] and not messages[name].begins for name in split):
         raise DependentPiecesError("a line comes after its message was counted")
@@ -388,10 +383,10 @@ def _count_complete(result: _Result, kept: list[Entry]) -> None:
     while more := {name for link in links if not split.isdisjoint(link) for name in link} - split:
         split |= more
     result.uncounted = split | missing
-    result.keep(entry for entry in kept if _name(entry) in split)
+    result.keep(entry for entry, name in zip(kept, names, strict=True) if name in split)
     ledger = Ledger(senders=True)
-    for entry in kept:
-        if _name(entry) not in split:
+    for entry, name in zip(kept, names, strict=True):
+        if name not in split:
             result.report.count(entry, ledger.facts(entry))
     for name in messages.keys() - split:
         result.counted[name[0]].add(name[1])
@@ -400,13 +395,14 @@ def _count_complete(result: _Result, kept: list[Entry]) -> None:
             result.latest_counted[name] = moment
 
 
-def _messages(kept: list[Entry]) -> tuple[dict[Name, _Lines], list[tuple[Name, Name]]]:
+def _messages(kept: list[Entry], names: list[Name]) -> tuple[dict[Name, _Lines], list[tuple[Name, Name]]]:
     """The messages that entries are about, and the pairs of messages that are connected."""
     messages: dict[Name, _Lines] = {}
     links: list[tuple[Name, Name]] = []
-    for entry in kept:
-        name = _name(entry)
-        lines = messages.setdefault(name, _Lines(entry, entry))
+    for entry, name in zip(kept, names, strict=True):
+        lines = messages.get(name)
+        if lines is None:
+            lines = messages[name] = _Lines(entry, entry)
         lines.last = entry
         if isinstance(entry, Step):
             lines.arrivals += entry.what is StepKind.ARRIVED
@@ -421,7 +417,3 @@ def _messages(kept: list[Entry]) -> tuple[dict[Name, _Lines], list[tuple[Name, N
             if notification is not None:
                 notification.is_notification = True
     return messages, links
-
-
-def _name(entry: Entry) -> Name:
-    return entry.host, entry.queue_id or ""
