@@ -1,4 +1,4 @@
-"""The cost of reading a log, compared with other tools: one table, measured in one run on one machine.
+"""The cost of reading a log, compared with other tools: one table, measured by turns in one run on one machine.
 
 `make bench` runs it. As root on Debian or Ubuntu, it fetches the other tools; the table leaves out those that are
 missing. CPU is user and system time of the whole process, including start-up, for the whole log.
@@ -14,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from rich.progress import track
 
@@ -56,6 +57,12 @@ for line in open(sys.argv[1]):
 """
 SHARE = 50
 """Plain pyparsing reads one in this many lines; its figure is scaled up to all."""
+
+REPORT = "bouncemeter report"
+"""The row that all others are compared with."""
+
+TURNS = 5
+"""How often each row is measured."""
 
 QUIET = 1.5
 """Seconds without work after which a program counts as having read the whole log that it follows."""
@@ -148,44 +155,94 @@ def fetch() -> None:
             subprocess.run(["dpkg", "-x", str(package), str(TOOLS)], check=True)
 
 
-def commands(mta: str, log: Path, folder: Path) -> Iterator[tuple[str, Cost]]:
+Row = tuple[str, Callable[[], Cost]]
+"""A row's title, and what measures it once."""
+
+
+def rows_of(mta: str, log: Path, folder: Path) -> Iterator[Row]:
     """Every row of one log's table."""
 
-    def tool(package: str) -> str | None:
-        program = TOOLS / PACKAGES[package]
-        return str(program) if program.exists() else None
+    def catch_up() -> Cost:
+        port, state = free_port(), folder / "state.db"
+        state.unlink(missing_ok=True)
+        flags = ["--state", str(state), "--from-start", "--web.listen-address", f"127.0.0.1:{port}"]
+        return run([ours, "serve", *flags, str(log)], lambda _: is_ready(port))
 
     ours = str(Path(sys.executable).parent / "bouncemeter")
-    yield "grep -c", run(["grep", "-c", "=", str(log)])
-    yield "bouncemeter report", run([ours, "report", "--jobs", "1", "--format", "json", str(log)])
-    yield "bouncemeter report, all cores", run([ours, "report", "--format", "json", str(log)])
-    port = free_port()
-    state = ["--state", str(folder / f"{mta}.db")]
-    serve = [ours, "serve", *state, "--from-start", "--web.listen-address", f"127.0.0.1:{port}", str(log)]
-    yield "bouncemeter serve, catching up, with its state", run(serve, lambda _: is_ready(port))
-    sample = folder / f"{mta}.sample.log"
+    report = [ours, "report", "--format", "json", str(log)]
+    yield "grep -c", lambda: run(["grep", "-c", "=", str(log)])
+    yield REPORT, lambda: run([*report, "--jobs", "1"])
+    yield "bouncemeter report, all cores", lambda: run(report)
+    yield "bouncemeter serve, catching up, with its state", catch_up
+    sample, script = folder / "sample.log", folder / "plain.py"
     with log.open("rb") as lines:
         sample.write_bytes(b"".join(line for number, line in enumerate(lines) if number % SHARE == 0))
-    script = folder / f"{mta}.py"
     script.write_text(PYPARSING.format(mta=mta))
-    start = run([sys.executable, str(script), os.devnull])
-    plain = run([sys.executable, str(script), str(sample)])
-    yield "the same grammars by plain pyparsing", Cost(start.cpu + (plain.cpu - start.cpu) * SHARE, plain.memory)
-    if mta == "exim":
-        if eximstats := tool("exim4-base"):
-            yield "eximstats", run(["perl", eximstats, str(log)])
-        return
-    if pflogsumm := tool("pflogsumm"):
-        yield "pflogsumm", run(["perl", pflogsumm, str(log)])
-    if mtail := tool("mtail"):
-        program = folder / "one.mtail"
-        program.write_text(MTAIL)
-        for title, progs in (("mtail, attempts, relays, delays, rejections", ATTEMPTS), ("mtail, one metric", program)):
-            yield title, run([mtail, "--one_shot", "--progs", str(progs), "--logs", str(log)])
-    if exporter := tool("prometheus-postfix-exporter"):
-        followed = folder / "followed.log"
+    yield "the same grammars by plain pyparsing", lambda: _scaled(script, sample)
+    yield from other_tools(mta, log, folder)
+
+
+def other_tools(mta: str, log: Path, folder: Path) -> Iterator[Row]:
+    """The rows of the other tools that are there."""
+    one_metric, followed = folder / "one.mtail", folder / "followed.log"
+    one_metric.write_text(MTAIL)
+
+    def perl(package: str) -> Callable[[], Cost]:
+        return lambda: run(["perl", str(TOOLS / PACKAGES[package]), str(log)])
+
+    def mtail(program: Path) -> Callable[[], Cost]:
+        flags = ["--one_shot", "--progs", str(program), "--logs", str(log)]
+        return lambda: run([str(TOOLS / PACKAGES["mtail"]), *flags])
+
+    def follow() -> Cost:
+        followed.unlink(missing_ok=True)
         flags = [f"--web.listen-address=127.0.0.1:{free_port()}", f"--postfix.logfile_path={followed}"]
-        yield "prometheus-postfix-exporter", run([exporter, *flags], has_followed(log, followed))
+        program = str(TOOLS / PACKAGES["prometheus-postfix-exporter"])
+        return run([program, *flags], has_followed(log, followed))
+
+    found = {
+        "postfix": {
+            "pflogsumm": ("pflogsumm", perl("pflogsumm")),
+            "mtail, attempts, relays, delays, rejections": ("mtail", mtail(ATTEMPTS)),
+            "mtail, one metric": ("mtail", mtail(one_metric)),
+            "prometheus-postfix-exporter": ("prometheus-postfix-exporter", follow),
+        },
+        "exim": {"eximstats": ("exim4-base", perl("exim4-base"))},
+    }
+    for title, (package, measure) in found[mta].items():
+        if (TOOLS / PACKAGES[package]).exists():
+            yield title, measure
+
+
+def _scaled(script: Path, sample: Path) -> Cost:
+    """The cost of a script that reads a sample, as if it read all lines."""
+    start, sampled = (run([sys.executable, str(script), str(log)]) for log in (Path(os.devnull), sample))
+    return Cost(start.cpu + (sampled.cpu - start.cpu) * SHARE, sampled.memory)
+
+
+def by_turns(rows: Sequence[Row]) -> dict[str, list[Cost]]:
+    """Measure each row `TURNS` times, every other turn from last to first: what else the machine does meets all of
+    them."""
+    found: dict[str, list[Cost]] = {title: [] for title, _ in rows}
+    for turn in track(range(TURNS), "Measuring", transient=True):
+        for title, measure in rows if turn % 2 == 0 else reversed(rows):
+            found[title].append(measure())
+    return found
+
+
+def table_row(title: str, costs: Sequence[Cost], reports: Sequence[Cost]) -> str:
+    """One row: medians, and the smallest and the largest ratio to `report` within a turn."""
+    ratios = sorted(cost.cpu / report.cpu for cost, report in zip(costs, reports, strict=True))
+    passed = [cost.time for cost in costs if cost.time is not None]
+    cells = [
+        title,
+        f"{median(cost.cpu for cost in costs):.2f}",
+        f"{median(ratios):.2f}",
+        f"{ratios[0]:.2f} to {ratios[-1]:.2f}" if costs is not reports else "",
+        f"{median(passed):.2f}" if passed else "",
+        f"{median(cost.memory for cost in costs):.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def main(lines: int, seed: int) -> None:
@@ -204,12 +261,10 @@ def main(lines: int, seed: int) -> None:
                 file.writelines(
                     f"{line}\n" for line in track(day(mta, lines, seed), f"Writing {mta}", lines, transient=True)
                 )
-            print(f"| {mta} | CPU, s | to report | time, s | peak memory, MB |\n|---|--:|--:|--:|--:|")
-            costs = list(commands(mta, log, folder))
-            unit = next(cost.cpu for title, cost in costs if title == "bouncemeter report")
-            for title, cost in costs:
-                passed = f"{cost.time:.2f}" if cost.time is not None else ""
-                print(f"| {title} | {cost.cpu:.2f} | {cost.cpu / unit:.2f} | {passed} | {cost.memory:.0f} |")
+            print(f"| {mta} | CPU, s | to report | in turns | time, s | peak memory, MB |\n|---|--:|--:|--:|--:|--:|")
+            costs = by_turns(list(rows_of(mta, log, folder)))
+            for title, each in costs.items():
+                print(table_row(title, each, costs[REPORT]), flush=True)
             print()
     print("| the exporter itself | |\n|---|--:|")
     for title, taken in rows(lines):
