@@ -198,29 +198,27 @@ class _Reader(UsualReader):
 
     def _line(self, line: str) -> Sequence[Entry]:
         prefix = values_inside(any_line, line, self._unwrap)
-        return self._message(prefix, prefix["message"]) if prefix is not None and _is_exim(prefix) else ()
+        if prefix is None or not _is_exim(prefix):
+            return ()
+        return self._message(prefix.get("stamp"), prefix.get("host"), prefix["message"])
 
     def look_closer(self, row: Row) -> Sequence[Entry]:
         stamp, origin, message = row[self.columns.stamp], row[self.columns.origin], row[-1]
-        return self._message(self._prefix(stamp, origin), message) if stamp else self._line(message)
+        return self._message(stamp, self.host_of(origin), message) if stamp else self._line(message)
 
-    def _prefix(self, stamp: str, origin: str) -> dict[str, str]:
-        host = self.host_of(origin)
-        return {"stamp": stamp} if host is None else {"stamp": stamp, "host": host}
-
-    def _message(self, prefix: dict[str, str], message: str) -> Sequence[Entry]:
+    def _message(self, stamp: str | None, host: str | None, message: str) -> Sequence[Entry]:
         usual = usual_rejection.texts(message)
         if usual is not None:
-            return self._refusal(prefix, None, Stage.RCPT, *usual)
+            return self._refusal(stamp, host, None, Stage.RCPT, *usual)
         found = _quoted_target(message) or queue_line.values(message)
         if found is not None:
-            return self._queue_line({**prefix, **found})
+            return self._queue_line(found, stamp, host)
         if not any(mark in message for mark in MARKS):
             return ()
         found = rejection_by_rule.values(message) or rejection.values(message)
         if found is not None:
-            return self._rejection(found, prefix)
-        repeated = repeated_events(message, lambda inside: self._after_syslog(prefix, inside))
+            return self._rejection(found, stamp, host)
+        repeated = repeated_events(message, lambda inside: self._after_syslog(stamp, host, inside))
         if repeated is not None:
             return repeated
         if outcome_of_unknown_form.matches(message):
@@ -229,10 +227,10 @@ class _Reader(UsualReader):
             raise UnparsedLineError("it records a refusal in an unknown form")
         return ()
 
-    def _after_syslog(self, prefix: dict[str, str], message: str) -> Sequence[Entry]:
+    def _after_syslog(self, stamp: str | None, host: str | None, message: str) -> Sequence[Entry]:
         """Read what follows the prefix of syslog: Exim's own stamp or process ID may come first."""
-        found = {**prefix, **(after_syslog.values(message) or {"message": message})}
-        return self._message(found, found["message"])
+        found = after_syslog.values(message) or {}
+        return self._message(found.get("stamp", stamp), host, found.get("message", message))
 
     def entries_of(self, row: Row) -> Sequence[Entry]:
         host = self.host_of(row[_ORIGIN])
@@ -260,15 +258,13 @@ class _Reader(UsualReader):
     def seconds(self, delay: str) -> float:
         return _seconds(delay)
 
-    def _queue_line(self, found: dict[str, str]) -> Sequence[Entry]:
+    def _queue_line(self, found: dict[str, str], stamp: str | None, host: str | None) -> Sequence[Entry]:
         if "flag" in found:
-            return self._outcome(found)
+            return self._outcome(found, stamp, host)
         if "discarded" in found:
             return ()
         get = found.get
-        return self._step(
-            found["queue_id"], get("stamp"), get("host"), get("arrival_sender"), get("relay"), get("account")
-        )
+        return self._step(found["queue_id"], stamp, host, get("arrival_sender"), get("relay"), get("account"))
 
     def _step(
         self,
@@ -293,15 +289,15 @@ class _Reader(UsualReader):
             ),
         )
 
-    def _outcome(self, found: dict[str, str]) -> Sequence[Entry]:
+    def _outcome(self, found: dict[str, str], stamp: str | None, host: str | None) -> Sequence[Entry]:
         get = found.get
         text = get("text") or get("confirmation") or get("system_error")
         delay = get("queue_time")
         return self._event(
             found["flag"],
             found["queue_id"],
-            get("stamp"),
-            get("host"),
+            stamp,
+            host,
             text,
             get("target"),
             get("top"),
@@ -324,14 +320,15 @@ class _Reader(UsualReader):
         delay: float | None,
     ) -> Sequence[Entry]:
         """What the line of an attempt says; nothing if there was none."""
-        reply_values = remote_reply.values(text or "") or {}
-        outcome = self._outcome_of(flag, text or "", reply_values.get("reply_code", ""))
+        refused_by, digits, enhanced = remote_reply.texts(text or "") or (None, None, None)
+        outcome = self._outcome_of(flag, text or "", digits or "")
         if outcome is None:
             return ()
-        code, reply_code = code_of(reply_values, outcome)
+        reply_code = int(digits) if digits else None
+        code = EnhancedCode.parse(enhanced) if enhanced else undefined_code(outcome, reply_code)
         recipient, original = _recipients(target, top) if target else (None, None)
         if relay is None:
-            relay = reply_values.get("relay", target if target and target[0] in "|/" else None)
+            relay = refused_by or (target if target and target[0] in "|/" else None)
         return (
             Event(
                 PARSER.name,
@@ -366,20 +363,20 @@ class _Reader(UsualReader):
             case _:  # *> is a delivery that -N suppressed
                 return None
 
-    def _rejection(self, values: dict[str, str], prefix: dict[str, str]) -> Sequence[Entry]:
+    def _rejection(self, values: dict[str, str], stamp: str | None, host: str | None) -> Sequence[Entry]:
         found = _without_forged_verdict(values)
         if found is None:
             return ()
         get, command = found.get, found.get("command", "")
         stage = STAGES.get(command) or ACL_STAGES.get(command, Stage.DATA)
         sender, text = get("sender", get("mail")), get("text") or None
-        return self._refusal(
-            prefix, get("queue_id"), stage, get("relay"), sender, get("temporarily"), get("recipient"), text
-        )
+        who = get("relay"), sender, get("temporarily"), get("recipient")
+        return self._refusal(stamp, host, get("queue_id"), stage, *who, text)
 
     def _refusal(
         self,
-        prefix: dict[str, str],
+        stamp: str | None,
+        host: str | None,
         queue_id: str | None,
         stage: Stage,
         client: str | None,
@@ -389,7 +386,7 @@ class _Reader(UsualReader):
         text: str | None,
     ) -> Sequence[Entry]:
         code = _refusal_code(text or "", "4" if temporarily else "5")
-        about = self.stamps.seconds(prefix.get("stamp")), prefix.get("host"), None, queue_id, recipient, None
+        about = self.stamps.seconds(stamp), host, None, queue_id, recipient, None
         return (Event(PARSER.name, Outcome.REJECTED, code, *about, sender, client, None, text, stage),)
 
 

@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from bouncemeter.knowledge import providers as providers_module
 from bouncemeter.knowledge.blocklists import blocklists, blocklists_of
 from bouncemeter.knowledge.phrases import MAX_TEXT, Phrases, ReplyText
 from bouncemeter.knowledge.providers import MAX_OWN, add_providers, provider_of, providers
-from bouncemeter.knowledge.reasons import Finding, find_reason, reason_of, reasons
+from bouncemeter.knowledge.reasons import Finding, find_reason, reason_of, reasons, words_alone
 from bouncemeter.plugin import UnparsedLineError, parser
 from bouncemeter.tables import table
 from hypothesis import given
@@ -250,3 +251,20 @@ def test_explain_gives_reason_provider_remedy_and_source(bouncemeter: Run) -> No
     assert "sender.office.com" in found["todo"]
     assert found["source"]
     assert found["provider_meaning"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("host mx1.dest.test[192.0.2.1] said: 552 5.2.2 <a@dest.test>: mailbox full", "552 5.2.2 <>: mailbox full"),
+        ("host mx2.dest.test[192.0.2.2] said: 552 5.2.2 <a@dest.test>: mailbox full", "552 5.2.2 <>: mailbox full"),
+        ("host a b said: 550 it said: no", "host a b said: 550 it said: no"),
+        ("550 host mx1.dest.test said: no", "550 host mx1.dest.test said: no"),
+        ("host mx1.dest.test[192.0.2.1] refused to talk to me: 421 no", None),
+    ],
+)
+def test_a_reply_is_the_same_whichever_host_and_recipient_it_names(text: str, expected: str | None) -> None:
+    code = EnhancedCode(5, 0, 0)
+    event = Event("postfix", Outcome.BOUNCED, code, reply_code=552, recipient="a@dest.test", text=text)
+    assert words_alone(event) == (expected or text)
+    assert words_alone(replace(event, reply_code=None)) == text.replace("<a@dest.test>", "<>")
