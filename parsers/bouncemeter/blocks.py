@@ -201,7 +201,7 @@ class Block:
             return
         reader, parsed = self.rows.reader, iter(self.rows.parsed)
         stamp = reader.columns.stamp
-        times = {each: reader.stamps.seconds(each) for each in set(self.rows.texts(stamp)) - {""}}
+        times = reader.stamps.times(set(self.rows.texts(stamp)) - {""})
         known = {each: None if time is None else int(time // length) for each, time in times.items()}
         others = (next(_periods(entries, length), None) for entries in self.rows.parsed)
         periods = (known[row[stamp]] if row[stamp] else next(others) for row in self.rows.rows)

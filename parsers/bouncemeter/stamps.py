@@ -9,7 +9,7 @@ import re
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 __all__ = ["MONTHS", "Clock", "Stamps"]
@@ -23,6 +23,8 @@ MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 LATEST = 253_370_764_800.0
 """The year 9999 in seconds since 1970 UTC. A time in it, or before 1970, is none: calendars of some zones end there."""
+
+_SECONDS = {f"{second:02}": float(second) for second in range(60)}
 
 _DATED = re.compile(
     r"(?:[A-Z][a-z]{2},? )?(?:(?P<first>[0-9]{4}) )?(?P<month>[A-Z][a-z]{2}) +(?P<day>[0-9]{1,2})"
@@ -62,6 +64,22 @@ class Stamps:
             except (ValueError, IndexError, OverflowError):
                 found = None
             self._last = (stamp, found)
+        return found
+
+    def times(self, stamps: Iterable[str]) -> dict[str, float | None]:
+        """The time of each stamp; see `seconds`. Many of them are of one minute, which is looked at once."""
+        found: dict[str, float | None] = {}
+        minute, begin = "", 0.0
+        for stamp in sorted(stamps):
+            second = _SECONDS.get(stamp[-2:])
+            if second is None or stamp[-3:-2] != ":" or stamp[-6:-5] != ":":  # a fraction or a zone follows
+                found[stamp] = self.seconds(stamp)
+            elif stamp[:-2] == minute:
+                found[stamp] = begin + second
+            elif (time := self.seconds(stamp)) is not None:
+                found[stamp], minute, begin = time, stamp[:-2], time - second
+            else:
+                found[stamp] = None
         return found
 
     def _bsd(self, stamp: str) -> float:

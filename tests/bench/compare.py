@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from rich.console import Console
 from rich.progress import track
 
 from tests.bench.exporter import rows
@@ -224,7 +225,7 @@ def by_turns(rows: Sequence[Row]) -> dict[str, list[Cost]]:
     """Measure each row `TURNS` times, every other turn from last to first: what else the machine does meets all of
     them."""
     found: dict[str, list[Cost]] = {title: [] for title, _ in rows}
-    for turn in track(range(TURNS), "Measuring", transient=True):
+    for turn in track(range(TURNS), "Measuring", transient=True, console=Console(stderr=True)):
         for title, measure in rows if turn % 2 == 0 else reversed(rows):
             found[title].append(measure())
     return found
@@ -253,14 +254,14 @@ def main(lines: int, seed: int) -> None:
         end=" ",
     )
     print(f"Python {platform.python_version()}\n")
+    console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for mta in ("postfix", "exim"):
             log = folder / f"{mta}.log"
             with log.open("w") as file:
-                file.writelines(
-                    f"{line}\n" for line in track(day(mta, lines, seed), f"Writing {mta}", lines, transient=True)
-                )
+                text = track(day(mta, lines, seed), f"Writing {mta}", lines, transient=True, console=console)
+                file.writelines(f"{line}\n" for line in text)
             print(f"| {mta} | CPU, s | to report | in turns | time, s | peak memory, MB |\n|---|--:|--:|--:|--:|--:|")
             costs = by_turns(list(rows_of(mta, log, folder)))
             for title, each in costs.items():

@@ -118,6 +118,26 @@ def test_the_span_of_stamps_is_their_earliest_and_latest(stamps: set[str], span:
     assert read.span(stamps) == (span and (read.seconds(span[0]), read.seconds(span[1])))
 
 
+def test_many_stamps_have_the_times_of_each_of_them() -> None:
+    days = (
+        "2026-10-25 ",
+        "2026-10-25T",
+        "2026-02-31 ",
+        "Oct 25 ",
+        "Oct  5 ",
+        "Feb 31 ",
+        "Oct 25 2026 ",
+        "2026 Oct 25 ",
+    )
+    clocks = ("02:59:58", "02:59:00", "02:59:60", "02:60:07", "03:00:59", "2:59:58", "02:59")
+    ends = ("", ".5", ".58", " 2026", " +0100", "+01:00", "+01:30", "-00:58", "Z", ":07", " 2007", ":07:08")
+    stamps = {"", "x", ":00:00"} | {f"{day}{clock}{end}" for day in days for clock in clocks for end in ends}
+    alone, together = Stamps(lambda: 1_796_000_000.0), Stamps(lambda: 1_796_000_000.0)
+    times = together.times(stamps)
+    assert times == {each: alone.seconds(each) for each in stamps}
+    assert sum(time is not None for time in times.values()) > 100
+
+
 @pytest.mark.parametrize("stamp", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "1969-12-31T00:00:00Z"])
 def test_a_stamp_at_the_edge_of_the_calendar_is_no_time(stamp: str) -> None:
     assert Stamps().seconds(stamp) is None

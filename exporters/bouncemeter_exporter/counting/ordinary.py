@@ -146,7 +146,7 @@ class OrdinaryMail:
         if "" in known:
             arrivals = map(self.first.__getitem__, self.texts(columns.queue_id))
             begun, ended = list(map(itemgetter(columns.stamp), arrivals)), self.texts(columns.stamp)
-            times = {each: reader.stamps.seconds(each) for each in sorted({*begun, *ended})}
+            times = reader.stamps.times({*begun, *ended})
             spans = zip(map(times.__getitem__, begun), map(times.__getitem__, ended), strict=True)
             since = [None if begin is None or end is None else max(0.0, end - begin) for begin, end in spans]
             if any(time is not None and time % 1 for time in times.values()):
