@@ -375,6 +375,8 @@ def _count_complete(result: _Result, kept: list[Entry]) -> None:
     """Count the messages that arrived and left within a piece and are connected only with other such messages."""
     names = [(entry.host, entry.queue_id or "") for entry in kept]
     messages, links = _messages(kept, names)
+    for (host, _), lines in messages.items():
+        result.latest[host] = max(result.latest[host], lines.last.time or 0.0)
     split = {name for name, lines in messages.items() if not lines.is_complete}
     if any(name[1] in result.counted[name[0]] and not messages[name].begins for name in split):
         raise DependentPiecesError("a line comes after its message was counted")
