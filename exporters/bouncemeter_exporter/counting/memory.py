@@ -33,7 +33,7 @@ MAX_ENDED = 10_000
 """Messages that left the queue are kept for this many seconds, and this many of them, because lines about them may come
 late. If a server's log records no removals, only the number limits them."""
 
-MAX_UNPACKED = 4000
+MAX_UNPACKED = 1000
 """A waiting message is packed once this many others began to wait after it: its next attempt is hours away by then."""
 
 MAX_SERVERS = 10_000
