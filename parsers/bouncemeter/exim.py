@@ -42,7 +42,7 @@ from bouncemeter.exim_grammar import (
     usual_rejection,
 )
 from bouncemeter.filters import is_discarded
-from bouncemeter.grammar import code_of
+from bouncemeter.grammar import code_in, code_of
 from bouncemeter.plugin import LineReader, UnparsedLineError
 from bouncemeter.repeats import repeated_events
 from bouncemeter.stamps import Clock, Stamps
@@ -324,8 +324,7 @@ class _Reader(UsualReader):
         outcome = self._outcome_of(flag, text or "", digits or "")
         if outcome is None:
             return ()
-        reply_code = int(digits) if digits else None
-        code = EnhancedCode.parse(enhanced) if enhanced else undefined_code(outcome, reply_code)
+        code, reply_code = code_in(digits, enhanced, outcome)
         recipient, original = _recipients(target, top) if target else (None, None)
         if relay is None:
             relay = refused_by or (target if target and target[0] in "|/" else None)

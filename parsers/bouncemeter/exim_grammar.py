@@ -534,7 +534,7 @@ usual_failure = (
 )
 
 marked = regex(r"[^\n]*j(?<=rej)ected|[^\n]*f(?<=ref)us|[^\n]*p(?<=drop)ped")
-"""Every refusal has one of these words: see `bouncemeter.exim.MARKS`."""
+"""Every refusal has one of these words: see `bouncemeter.exim.REFUSED`."""
 
 no_origin = regex("(?:)")("origin")
 own_stamp_next = pp.FollowedBy(exim_stamp + " ")

@@ -17,6 +17,7 @@ __all__ = [
     "address",
     "bracketed_address",
     "bsd_stamp",
+    "code_in",
     "code_of",
     "dated_stamp",
     "enhanced_code",
@@ -226,7 +227,10 @@ A code anywhere else is just text that somebody wrote."""
 
 def code_of(found: dict[str, str], outcome: Outcome) -> tuple[EnhancedCode, int | None]:
     """The enhanced code and the reply code in a grammar's values."""
-    digits = found.get("reply_code")
+    return code_in(found.get("reply_code"), found.get("code"), outcome)
+
+
+def code_in(digits: str | None, text: str | None, outcome: Outcome) -> tuple[EnhancedCode, int | None]:
+    """The same of a reply code and an enhanced code as texts, if there are any."""
     reply_code = int(digits) if digits else None
-    text = found.get("code")
     return (EnhancedCode.parse(text) if text else undefined_code(outcome, reply_code)), reply_code

@@ -40,7 +40,8 @@ def sound(pattern: str, *, needed: bool = sys.version_info < (3, 11, 5)) -> str:
         elif piece["end"]:
             start = begun.pop()
             if piece["often"] == "?" and piece["how"] != "?" and pieces[start] == "(?:":
-                pieces[start] = "(?>" if piece["how"] else "(?:"
+                if piece["how"]:
+                    pieces[start] = "(?>"
                 text = "|)"
             elif piece["often"] and piece["how"] == "+" and needed:
                 pieces.insert(start, "(?>")
