@@ -425,6 +425,7 @@ class TestRotation:
             tick += 10_000_000
             monkeypatch.setattr(time, "clock_gettime_ns", lambda _, now=tick: now)
             follower.turn()
+            follower.turn()
         follower.commit()
 
         def fill() -> None:

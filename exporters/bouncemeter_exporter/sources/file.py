@@ -55,8 +55,8 @@ class FollowedFile:
         identity: The file's device and inode.
         read_to: Bytes read.
         size: Its size in bytes.
-        changed: Its last change, in nanoseconds since 1970 UTC; while it is empty, when it was last seen empty before
-            the last look: the clock of files has ticks, and it may be filled in the tick of a look, after it.
+        changed: Its last change, in nanoseconds since 1970 UTC; while it is empty, the last tick of the clock of files
+            before the tick of the last look in which it was seen empty: it may be filled in that one, after the look.
         trouble: Why it cannot be read.
         refused: It is in no known format.
         rotated: Another file has its name now: this one is read to its end.
@@ -68,7 +68,8 @@ class FollowedFile:
     def __init__(self, path: Path, parser: Parser | None, *, position: Position | None = None) -> None:
         self.path = self._real = path
         self.identity: Identity = (0, 0)
-        self.size = self.changed = self.read_to = self._seen_empty = 0
+        self.size = self.changed = self.read_to = 0
+        self._seen_empty = self._seen_empty_before = 0  # the last two ticks of the clock of files in which it was so
         self.trouble, self.refused, self.rotated, self.cut = "", False, False, False
         self._missing_since: float | None = None
         self.search_at = 0.0
@@ -336,7 +337,9 @@ class FollowedFile:
         self.size, self.changed = stat.st_size, stat.st_mtime_ns
         if not self.size and not self.rotated:
             now = time.clock_gettime_ns(FILE_CLOCK)
-            self.changed, self._seen_empty = max(self.changed, self._seen_empty or now), now
+            if now != self._seen_empty:
+                self._seen_empty, self._seen_empty_before = now, self._seen_empty or now
+            self.changed = max(self.changed, self._seen_empty_before)
 
     def close(self) -> None:
         """Close the file, and remember its position."""
