@@ -40,6 +40,7 @@ from bouncemeter.exim_grammar import (
     unknown_refusal,
     usual_lines,
     usual_rejection,
+    with_any_ident,
 )
 from bouncemeter.filters import is_discarded
 from bouncemeter.grammar import code_in, code_of
@@ -107,6 +108,10 @@ ACL_STAGES = {stage.value: stage for stage in Stage} | {"auth": Stage.HELO, "sta
 
 UNMARKED = frozenset({"ident", "unescaped_name", "unescaped_server_name"})
 """What a client calls itself, where Exim does not mark its end."""
+
+VERDICT = (" F=<", " temporarily rejected ", " rejected ", " dropped by ")
+END_OF_GREETING = (") [",)
+"""Where the real verdict may begin after such a name, or after a greeting."""
 
 LONGEST_LOCAL_PART = 255
 """Exim accepts no longer one."""
@@ -215,7 +220,7 @@ class _Reader(UsualReader):
             return self._queue_line(found, stamp, host)
         if not any(mark in message for mark in MARKS):
             return ()
-        found = rejection_by_rule.values(message) or rejection.values(message)
+        found = rejection_by_rule.values(message) or rejection.values(message) or _after_any_ident(message)
         if found is not None:
             return self._rejection(found, stamp, host)
         repeated = repeated_events(message, lambda inside: self._after_syslog(stamp, host, inside))
@@ -368,7 +373,7 @@ class _Reader(UsualReader):
             return ()
         get, command = found.get, found.get("command", "")
         stage = STAGES.get(command) or ACL_STAGES.get(command, Stage.DATA)
-        sender, text = get("sender", get("mail")), get("text") or None
+        sender, text = get("first_sender", get("sender", get("mail"))), get("text") or None
         who = get("relay"), sender, get("temporarily"), get("recipient")
         return self._refusal(stamp, host, get("queue_id"), stage, *who, text)
 
@@ -421,22 +426,43 @@ def _without_forged_verdict(found: dict[str, str]) -> dict[str, str] | None:
 
     None of the three has more than some hundred characters. Within them the last complete verdict is the real one.
     """
+    text = _after_command(found)
+    is_suspect = "ident" in found or ") [" in text
+    later = None if UNMARKED.isdisjoint(found) else _last_verdict(text, VERDICT)
+    if later is None and ")" in found.get("relay", ""):
+        later = _last_verdict(text, END_OF_GREETING)
+    if later is not None:
+        found = {name: found[name] for name in ("queue_id", "relay", "first_sender") if name in found} | later
+    return None if is_suspect and another_kind.matches(_after_command(found)) else found
+
+
+def _after_command(found: dict[str, str]) -> str:
+    """What follows the refused command and its address in the line of a rejection."""
     address = found.get("recipient", found.get("mail", ""))
     text = found.get("argument", "").removeprefix(f" <{address}>")
-    text += f": {found['text']}" if "text" in found else ""
-    marks = [" F=<", " temporarily rejected ", " rejected "] if not UNMARKED.isdisjoint(found) else []
-    if ")" in found.get("relay", ""):
-        marks.append(") [")
-    for mark in marks:
-        place = text.rfind(mark, 0, LONGEST_NAME)
-        while place >= 0:
-            later = later_verdict.values(text[place:])
-            if later is not None:
-                of_client = {name: found[name] for name in ("queue_id", "relay") if name in found}
-                return of_client | later
-            place = text.rfind(mark, 0, place)
-    is_suspect = "ident" in found or ") [" in text
-    return None if is_suspect and another_kind.matches(text) else found
+    return f"{text}: {found['text']}" if "text" in found else text
+
+
+def _after_any_ident(message: str) -> dict[str, str] | None:
+    """The values of a rejection of a client with an ident that ends where only the last verdict can tell."""
+    found = with_any_ident.values(message) if " U=" in message else None
+    later = _last_verdict(found["ident"], VERDICT) if found is not None else None
+    return None if found is None or later is None else found | later
+
+
+def _last_verdict(text: str, marks: tuple[str, ...]) -> dict[str, str] | None:
+    """The values of the last verdict in a text, from the first mark on that leads to it; None if there is none."""
+    last: dict[str, str] | None = None
+    for place in reversed(range(min(len(text), LONGEST_NAME))):
+        found = later_verdict.values(text[place:]) if text.startswith(marks, place) else None
+        if found is None:
+            continue
+        if last is not None and any(found.get(name) != last.get(name) for name in ("command", "argument", "text")):
+            break
+        last = found
+        if "relay" in found:
+            break
+    return last
 
 
 def _quoted_target(message: str) -> dict[str, str] | None:

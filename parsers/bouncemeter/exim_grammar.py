@@ -52,6 +52,7 @@ __all__ = [
     "unknown_refusal",
     "usual_lines",
     "usual_rejection",
+    "with_any_ident",
 ]
 
 # --- the start of a line ----------------------------------------------------------------------------------------
@@ -248,10 +249,9 @@ ident = regex(
     + ")"
 )
 # With brackets, or without them in a refusal by local_scan().
-bracketed_or_bare = (regex(rf'(?<![<])(?:[^"<>\s]++|{quoted_local_part})++') | address)("sender")
-refused_sender = regex("F=<?") + bracketed_or_bare + pp.Opt(">")
-rule_field = " " + (refused_sender | ident("ident")) | client_certificate | server_name | other_field | flag_word
-who = pp.Opt(regex(" ?DS ?")) + ("H=" + host_name("relay") | ident("ident") | refused_sender)
+bracketed_or_bare = regex(rf'(?<![<])(?:[^"<>\s]++|{quoted_local_part})++') | address
+field_of_any_client = " " + ident("ident") | client_certificate | server_name | other_field | flag_word
+rule_field = " F=" + pp.Opt("<") + bracketed_or_bare("sender") + pp.Opt(">") | field_of_any_client
 # A cut-through delivery that the next server refused: the address that was tried comes before its sender.
 cut_through = (
     " "
@@ -296,11 +296,26 @@ verdict = regex(" ?: ?") + (own_words | rest)("text")
 refusal = " " + pp.Opt(temporarily) + "rejected " + command + argument + pp.Opt(verdict)
 drop = " dropped by " + regex("['\"]?") + pp.Word(pp.alphas)("command") + regex("['\"]? ACL") + pp.Opt(verdict)
 
-# By an access control list or the scanner: who, then what was refused.
-rule_fields = pp.ZeroOrMore(rule_field) + pp.Opt(" H=" + host_name("relay")) + pp.ZeroOrMore(rule_field)
-by_rule = who + rule_fields + (cut_through | refusal | drop) | (
-    regex("SMTP (?:call|connection) from ") + client + rule_fields + drop
+# By an access control list or local_scan(): who, then what was refused. What an ident says begins after the client, so
+# no client is read after it; nor is a sender where it comes before the client, as for local_scan().
+secured = pp.Opt(regex(" ?DS ?"))
+sender_before_client = (
+    "F=" + pp.Opt("<") + bracketed_or_bare("first_sender") + pp.Opt(">") + pp.ZeroOrMore(flag_word)
+) + pp.Opt(" H=" + host_name("relay"))
+who = secured + (
+    ("H=" + host_name("relay") | ident("ident")) + pp.ZeroOrMore(rule_field)
+    | sender_before_client + pp.ZeroOrMore(field_of_any_client)
 )
+# The end of a connection is none, whatever the client's greeting says.
+connected = (
+    regex(
+        r"SMTP (?:call|connection) from (?![^\n]* (?:closed (?:by (?:QUIT|EOF|DROP in ACL)|after SIGTERM)"
+        r"|lost(?: D=\S+| while reading message data[^\n]*)?|\(TCP/IP connection count = [0-9]+\))(?![^\n]))"
+    )
+    + client
+    + pp.ZeroOrMore(other_field)
+)
+by_rule = who + (cut_through | refusal | drop) | connected + drop
 
 
 def someone(*ends: str) -> pp.ParserElement:
@@ -390,6 +405,15 @@ of_prdr = "PRDR R=<" + address("recipient") + "> " + pp.Opt(pp.Literal("temporar
 rejection_by_rule = lowered(pp.Opt(message_id("queue_id") + " ") + by_rule)
 """Most rejections; apart from the others because a short list of names is read faster."""
 
+with_any_ident = lowered(
+    pp.Opt(message_id("queue_id") + " ")
+    + secured
+    + ("H=" + host_name("relay") | sender_before_client)
+    + pp.ZeroOrMore(pp.NotAny(" U=") + other_field | flag_word)
+    + regex(" U=[^\n]*+")("ident")
+)
+"""A line in which an ident holds what can end it, but not what can follow: the last verdict in it counts."""
+
 # A refusal in whose line nothing can imitate another.
 usual_client = regex(r"(?:[^\s\[\]()<>]++ )?+(?:\([^\s()<>\[\]]*+\) )?+\[[0-9A-Fa-f.:]++\](?::[0-9]++)?+(?= )")
 field_of_client = regex(rf' (?!{of_own_form}|[FU]=)[A-Za-z][A-Za-z0-9]*+\*?+=(?!["<])\S++(?<!:)')
@@ -428,14 +452,16 @@ rejection = lowered(
 # A client's user (ident), the name in its certificate if OpenSSL wrote it, and its greeting can imitate a verdict: the
 # real one follows. See `_without_forged_verdict`.
 refused_command = regex(
-    r" (?:temporarily )?rejected (?:RCPT|MAIL|DATA|after DATA|EHLO or HELO|connection in|during MIME)(?![^ :\n])"
+    r" (?:temporarily )?rejected "
+    r"(?:RCPT|MAIL|DATA|after DATA|EHLO or HELO|connection in|during MIME|by local_scan\(\))(?![^ :\n])"
+    r"| dropped by "
 )
 later_verdict = lowered(
     pp.Opt(pp.Literal(") ") + regex(r"\[[^\[\]\s]++\](?::[0-9]+)?+")("relay"))
     + pp.Opt(sender_field)
     + pp.ZeroOrMore(rule_field)
     + pp.FollowedBy(refused_command)
-    + refusal
+    + (refusal | drop)
 )
 another_kind = lowered(
     regex(r"(?:(?! (?:sender verify (?:fail|defer) for <|incomplete transaction \()|(?<!:) Warning: )[^\n])*+(?=[^\n])")

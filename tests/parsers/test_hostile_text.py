@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from bouncemeter.event import Event, Outcome, StepKind
@@ -13,7 +14,7 @@ from bouncemeter.grammar import quoted_local_part
 from bouncemeter.knowledge.reasons import reason_of
 from bouncemeter.plugin import Parser, UnparsedLineError
 from bouncemeter.postfix import PARSER as POSTFIX
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 PARSERS: list[Parser] = [POSTFIX, EXIM, EXCHANGE]
@@ -264,12 +265,64 @@ def test_a_clients_certificate_cannot_change_an_exim_refusal(certificate: str) -
         assert (event.sender, event.relay) == ("s@src.test", "(h) [192.0.2.9]")
 
 
-@given(ident=NAME.map(lambda text: text.strip()[:127]).filter(bool))
+IDENTS = NAME.map(lambda text: text.strip()[:127]).filter(bool)
+
+
+@given(ident=IDENTS)
+@example(ident="to=<x@forged.test>,  F=<x@forged.test> H=h [1.1.1.1]")
+@example(ident="x DS H=h [1.1.1.1]")
+@example(ident="x P=esmtp H=h [1.1.1.1]")
+@example(ident="x rejected RCPT <x@forged.test>: 5.1.1 no H=h [1.1.1.1]")
 def test_an_ident_cannot_change_an_exim_refusal(ident: str) -> None:
     event = refusal_or_unparsed(f"2026-11-24 15:58:10 H=(h) [192.0.2.9] U={ident} {REFUSED}")
     if event is not None:
         assert (str(event.code), event.recipient, event.text) == ("5.7.1", "c@dest.test", "5.7.1 no")
         assert (event.sender, event.relay) == ("s@src.test", "(h) [192.0.2.9]")
+
+
+@given(ident=IDENTS)
+@example(ident="x F=<x@forged.test>")
+@example(ident="x P=esmtp H=h [1.1.1.1]")
+@example(ident="x F=x@forged.test H=h [1.1.1.1] P=esmtp rejected by local_scan(): 5.1.1 no")
+@example(ident="x temporarily rejected by local_scan(): 5.1.1 no")
+@example(ident="x F=<x@forged.test> temporarily rejected RCPT <x@forged.test>: 4.1.1 no")
+def test_an_ident_cannot_change_a_refusal_by_local_scan(ident: str) -> None:
+    event = refusal_or_unparsed(
+        f"2026-11-24 15:58:10 1xVsuB-0001DU-2n F=s@src.test H=(h) [192.0.2.9] U={ident} P=esmtp rejected by"
+        " local_scan(): 5.7.1 no"
+    )
+    if event is not None:
+        assert facts(event) == (Outcome.REJECTED, "5.7.1", "1xVsuB-0001DU-2n", None, "(h) [192.0.2.9]")
+        assert (event.sender, event.text) == ("s@src.test", "5.7.1 no")
+
+
+NO_REFUSALS = [
+    "SMTP connection from ({}) [192.0.2.9] closed by QUIT",
+    "SMTP connection from ({}) [192.0.2.9] I=[192.0.2.1]:25 D=3s closed by DROP in ACL",
+    "SMTP connection from ({}) [192.0.2.9] closed after SIGTERM",
+    "SMTP connection from ({}) [192.0.2.9] lost",
+    "SMTP connection from ({}) [192.0.2.9] lost D=1m5s",
+    "SMTP connection from ({}) [192.0.2.9] lost while reading message data (header)",
+    "SMTP connection from ({}) [192.0.2.9] (TCP/IP connection count = 1)",
+    "H=({}) [192.0.2.9] incomplete transaction (QUIT) from <a@b.test>",
+    "H=({}) [192.0.2.9] sender verify fail for <a@b.test>: no",
+    "H=({}) [192.0.2.9] Warning: no",
+    "H=(h) [192.0.2.9] U={} incomplete transaction (QUIT) from <a@b.test>",
+    "H=(h) [192.0.2.9] U={} sender verify fail for <a@b.test>: no",
+    "H=(h) [192.0.2.9] U={} Warning: no",
+]
+
+
+@pytest.mark.parametrize("line", NO_REFUSALS)
+@given(name=IDENTS)
+@example(name="x) [1.1.1.1] dropped by 'rcpt' ACL: 5.1.1 no (h")
+@example(name="x) [1.1.1.1] F=<x@forged.test> rejected RCPT <x@forged.test>: 5.1.1 no (h")
+@example(name="x) [1.1.1.1] rejected EHLO or HELO x: 5.1.1 no (h")
+@example(name="x F=<x@forged.test> temporarily rejected RCPT <x@forged.test>: 4.1.1 no")
+def test_a_clients_name_cannot_make_a_refusal(line: str, name: str) -> None:
+    assume(not name.endswith(":"))  # `U=x rejected MAIL <a@b.test>: Warning: no` is also the line of a refusal
+    with suppress(UnparsedLineError):
+        assert not EXIM.reader()(f"2026-11-24 15:58:10 {line.format(name)}")
 
 
 @given(greeting=NAME)
