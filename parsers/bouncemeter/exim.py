@@ -13,7 +13,7 @@ only the reply's code and the next message ID are read from it. `bouncemeter.exi
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from operator import itemgetter
 
@@ -453,8 +453,9 @@ def _after_any_ident(message: str) -> dict[str, str] | None:
 def _last_verdict(text: str, marks: tuple[str, ...]) -> dict[str, str] | None:
     """The values of the last verdict in a text, from the first mark on that leads to it; None if there is none."""
     last: dict[str, str] | None = None
-    for place in reversed(range(min(len(text), LONGEST_NAME))):
-        found = later_verdict.values(text[place:]) if text.startswith(marks, place) else None
+    places = (place for mark in marks for place in _places(text, mark))
+    for place in sorted(places, reverse=True):
+        found = later_verdict.values(text[place:])
         if found is None:
             continue
         if last is not None and any(found.get(name) != last.get(name) for name in ("command", "argument", "text")):
@@ -463,6 +464,14 @@ def _last_verdict(text: str, marks: tuple[str, ...]) -> dict[str, str] | None:
         if "relay" in found:
             break
     return last
+
+
+def _places(text: str, mark: str) -> Iterator[int]:
+    """Where a mark is in a text that a name may begin."""
+    place = text.find(mark, 0, LONGEST_NAME)
+    while place >= 0:
+        yield place
+        place = text.find(mark, place + 1, LONGEST_NAME)
 
 
 def _quoted_target(message: str) -> dict[str, str] | None:

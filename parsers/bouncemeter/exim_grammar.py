@@ -300,8 +300,11 @@ drop = " dropped by " + regex("['\"]?") + pp.Word(pp.alphas)("command") + regex(
 # no client is read after it; nor is a sender where it comes before the client, as for local_scan().
 secured = pp.Opt(regex(" ?DS ?"))
 sender_before_client = (
-    "F=" + pp.Opt("<") + bracketed_or_bare("first_sender") + pp.Opt(">") + pp.ZeroOrMore(flag_word)
-) + pp.Opt(" H=" + host_name("relay"))
+    "F="
+    + (pp.Opt("<") + bracketed_or_bare("first_sender") + pp.Opt(">"))
+    + pp.ZeroOrMore(flag_word)
+    + pp.Opt(" H=" + host_name("relay"))
+)
 who = secured + (
     ("H=" + host_name("relay") | ident("ident")) + pp.ZeroOrMore(rule_field)
     | sender_before_client + pp.ZeroOrMore(field_of_any_client)
