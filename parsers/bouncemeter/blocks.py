@@ -287,6 +287,11 @@ class UsualReader(ABC):
         """Read one line of any form."""
         return self._line(self._repeats.resolved(line))
 
+    @property
+    def joins(self) -> bool:
+        """Whether the rest of a line that came in parts is still to come."""
+        return bool(self._unwrap.parts)
+
     @abstractmethod
     def _line(self, line: str) -> Sequence[Entry]:
         """The entries of a line that says what it repeats, if it repeats another."""

@@ -15,7 +15,7 @@ from bouncemeter.event import Entry, Event
 from bouncemeter.grammar import own_stamp, regex, rest, syslog_prefix
 from bouncemeter.lowering import lowered
 
-__all__ = ["Repeats", "any_line", "repeated_events"]
+__all__ = ["MARK", "Repeats", "any_line", "repeated_events"]
 
 any_line = lowered(syslog_prefix + rest("message"))
 """A whole line: what syslog put before the message, and the message."""
@@ -70,6 +70,7 @@ _repeat = lowered(_last_message)
 _quoted_repeat = lowered(_quoted)
 
 MARK = "ast message "
+"""What each such line contains."""
 
 
 class Repeats:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 from bouncemeter.blocks import read_lines
+from bouncemeter.event import EnhancedCode
+from bouncemeter.knowledge.providers import OTHER
 from bouncemeter.plugin import BlockReader, parser
 from bouncemeter_exporter.counting.counters import Counters
 from bouncemeter_exporter.counting.ledger import Ledger
+from bouncemeter_exporter.counting.message import Message
 from bouncemeter_exporter.serving.metrics import take_snapshot
 from bouncemeter_exporter.serving.state import State
 
@@ -133,3 +136,10 @@ def test_twice_as_far_is_twice_the_work(axis: str, tmp_path: Path) -> None:
     small, large = (work(mta, lines(size), tmp_path / str(size)) for size in (400, 800))
     assert large[0] < 2.2 * small[0] + 2000
     assert large[1] < 2.2 * small[1] + 2000
+
+
+def test_of_many_codes_only_those_that_changed_are_counted_again() -> None:
+    message = Message(0.0, 0.0)
+    for number in range(500):
+        message.defer(message.recipient(f"u{number}@d.test"), 0.0, EnhancedCode(4, 0, number), OTHER, again=False)
+        assert list(message.count(message.open)) == [((EnhancedCode(4, 0, number), OTHER), 1)]

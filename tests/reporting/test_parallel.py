@@ -161,6 +161,63 @@ def test_a_message_filtered_across_two_pieces_is_counted_once(tmp_path: Path, mo
             continue
 
 
+def split_by(lines: list[str], place: int, log: Path) -> dict[str, Any] | None:
+    """Lines counted in two pieces, the second of which begins at the line `place`; None if one process must count."""
+    written(log, lines)
+    border, size = len("\n".join(lines[:place])) + 1, log.stat().st_size
+    change = log.stat().st_mtime
+    found = [Piece(log, "postfix", begin, end, end - begin, change) for begin, end in pairwise((0, border, size))]
+    try:
+        return result(
+            parallel._combined([(piece, parallel._read(piece)) for piece in found], lambda _size: None, print)
+        )
+    except DependentPiecesError:
+        return None
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [
+            (
+                "Nov  4 03:00:00 mx1 postfix/smtpd[1]: NOQUEUE: reject: RCPT from unknown[203.0.113.95]: 554 5.7.1 no;"
+                " from=<a@src.test> to=<b@dest.test> proto=ESMTP helo=<h>"
+            ),
+            "Nov  4 03:00:09 mx1 last message repeated 30 times",
+        ],
+        [
+            (
+                "2026-11-04T03:00:00.1Z stdout P Nov  4 03:00:00 mx1 postfix/smtp[1]: 4B0000000F: to=<b@dest.test>,"
+                " relay=mx.dest.test[192.0.2.9]:25, delay=1, delays=0/0/0/1, dsn=5.1.1, status=bou"
+            ),
+            "2026-11-04T03:00:00.1Z stdout F nced (host said: 550 5.1.1 no)",
+        ],
+        [
+            "Nov  4 03:00:00 mx1 postfix/smtpd[1]: 4A0000000F: client=src.test[192.0.2.1], sasl_username=bob",
+            "Nov  4 03:00:01 mx1 postfix/smtpd[1]: 4B0000000F: client=localhost[127.0.0.1], orig_queue_id=4A0000000F",
+            (
+                "Nov  4 03:00:02 mx1 postfix/smtp[1]: 4B0000000F: to=<b@dest.test>, relay=mx.dest.test[192.0.2.9]:25,"
+                " delay=1, delays=0/0/0/1, dsn=5.1.1, status=bounced (host said: 550 5.1.1 no)"
+            ),
+            "Nov  4 03:00:03 mx1 postfix/qmgr[1]: 4B0000000F: removed",
+        ],
+    ],
+    ids=["repeated", "in parts", "taken over"],
+)
+def test_lines_that_need_those_of_the_piece_before(lines: list[str], tmp_path: Path) -> None:
+    log = written(tmp_path / "mail.log", lines)
+    one = by_one([log])
+    for place in range(1, len(lines)):
+        assert split_by(lines, place, log) in (one, None)
+
+
+def test_a_log_in_utf_16_is_left_to_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "mail.log"
+    log.write_text("".join(f"{line}\n" for line in day("postfix", 500, 1)), encoding="utf-16")
+    monkeypatch.setattr(parallel, "PIECE", 10_000)
+    assert parallel.pieces([log], None, 2) == []
+
+
 def exchange_logs(folder: Path, rows: list[str], number: int, size: int) -> list[Path]:
     """Message tracking logs of `size` rows each; one that begins in the middle of a day has a header with the time."""
     found = []

@@ -219,9 +219,8 @@ class Memory:
                 self._unpacked[*queue.server, queue_id] = None
                 if len(self._unpacked) > MAX_UNPACKED:
                     self._pack_oldest()
-            if message.counted != message.to_count():
-                self._recount(queue.mta, message.counted, message.to_count())
-                message.counted = dict(message.to_count())
+            if message.changed or message.notification:
+                self._recount(queue.mta, message, message.to_count())
             return
         if queue_id in queue.waiting:
             self.end_wait(queue, queue_id)
@@ -242,8 +241,8 @@ class Memory:
         """Take out a message, if it is among those that wait."""
         if (kept := queue.waiting.pop(queue_id, None)) is not None:
             message = _counted(kept)
-            self._recount(queue.mta, message.counted, {})
-            message.counted = {}
+            self._recount(queue.mta, message, {})
+            message.changed = dict.fromkeys(message.open)
             self._unpacked.pop((*queue.server, queue_id), None)
 
     def _pack_oldest(self) -> None:
@@ -254,15 +253,14 @@ class Memory:
         if queue is not None and isinstance(kept := queue.waiting.get(queue_id), Message):
             queue.waiting[queue_id] = pack(kept)
 
-    def _recount(self, mta: str, before: Open, now: Open) -> None:
+    def _recount(self, mta: str, message: Message, now: Open) -> None:
         """Count those of a message's recipients that wait now in place of those that waited before."""
-        for waiting, sign in ((before, -1), (now, 1)):
-            for (code, provider), number in waiting.items():
-                if code is not None:
-                    self.waiting[_labels(mta, code, provider)] += sign * number
-        for code, provider in before:
-            if code is not None and not self.waiting[labels := _labels(mta, code, provider)]:
-                del self.waiting[labels]
+        for (code, provider), difference in message.count(now):
+            if code is not None:
+                labels = _labels(mta, code, provider)
+                self.waiting[labels] += difference
+                if not self.waiting[labels]:
+                    del self.waiting[labels]
 
     # --- forgetting ---------------------------------------------------------------------------------------------
 
@@ -360,7 +358,7 @@ class Memory:
             queue = self._queues.setdefault((mta, host), Queue((mta, host)))
             message = unpack(packed)
             if not message.removed and message.waits:
-                self._recount(mta, {}, message.to_count())
+                self._recount(mta, message, message.to_count())
                 queue.waiting[queue_id] = packed
                 self._messages += 1
             else:
@@ -385,7 +383,7 @@ def _counted(kept: Message | bytes) -> Message:
     if isinstance(kept, Message):
         return kept
     message = unpack(kept)
-    message.counted = dict(message.to_count())
+    message.counted, message.changed = dict(message.to_count()), {}
     return message
 
 

@@ -18,8 +18,11 @@ from bouncemeter.knowledge.codes import label
 __all__ = ["Message", "Open", "Recipient", "bounce_bit", "pack", "place", "seen", "unpack"]
 
 
-Open = dict[tuple[EnhancedCode | None, str], int]
-"""A number of recipients, by the code and the provider of their last deferral."""
+Last = tuple[EnhancedCode | None, str]
+"""The code and the provider of a recipient's last deferral."""
+
+Open = dict[Last, int]
+"""A number of recipients, by their last deferral."""
 
 
 @dataclass(slots=True)
@@ -68,6 +71,7 @@ class Message:
         recipients: The recipients that a line named, by `recipient_key`.
         open: How many recipients wait, by the code and the provider of their last deferral.
         counted: As many of them as are counted as waiting among those of all messages.
+        changed: The codes and providers whose number in `open` may have changed since.
     """
 
     begun: float
@@ -88,6 +92,7 @@ class Message:
     recipients: dict[str, Recipient] = field(default_factory=dict)
     open: Open = field(default_factory=dict, compare=False)
     counted: Open = field(default_factory=dict, compare=False)
+    changed: dict[Last, None] = field(default_factory=dict, compare=False)
     _names: dict[str, list[str]] | None = field(default=None, repr=False, compare=False)
     _soft: frozenset[str] | None = field(default=None, repr=False, compare=False)
     _taken: frozenset[str] | None = field(default=None, repr=False, compare=False)
@@ -100,6 +105,18 @@ class Message:
     def to_count(self) -> Open:
         """What counts as waiting: not the recipients of a notification."""
         return {} if self.notification else self.open
+
+    def count(self, now: Open) -> Iterator[tuple[Last, int]]:
+        """Count others as waiting than before: by how much each number differs. A message may have thousands of them,
+        so only what changed is looked at."""
+        changed = dict(self.counted) if now is not self.open else self.changed
+        for last in changed:
+            number = now.get(last, 0)
+            if difference := number - self.counted.pop(last, 0):
+                yield last, difference
+            if number:
+                self.counted[last] = number
+        self.changed = {}
 
     def waiting(self) -> Iterator[tuple[str, Recipient]]:
         """The recipients that wait, with their keys."""
@@ -157,6 +174,7 @@ class Message:
     def _close(self, recipient: Recipient) -> None:
         if recipient.waits:
             last = recipient.code, recipient.provider
+            self.changed[last] = None
             self.open[last] -= 1
             if not self.open[last]:
                 del self.open[last]
@@ -164,6 +182,7 @@ class Message:
     def _reopen(self, recipient: Recipient) -> None:
         if recipient.waits:
             last = recipient.code, recipient.provider
+            self.changed[last] = None
             self.open[last] = self.open.get(last, 0) + 1
 
     def soft(self) -> frozenset[str]:

@@ -30,13 +30,14 @@ from typing import Any
 
 from bouncemeter.event import Entry, Event, Outcome, Step, StepKind
 from bouncemeter.plugin import BlockReader, Parser, detect, parser
+from bouncemeter.repeats import MARK
 
 from bouncemeter_exporter.counting.ledger import Ledger, count_ordinary
 from bouncemeter_exporter.counting.memory import LATE, Queue
 from bouncemeter_exporter.counting.ordinary import UNORDERED, OrdinaryMail, find_ordinary, internal_address
 from bouncemeter_exporter.reporting.progress import Advance
 from bouncemeter_exporter.reporting.report import Report, Summary
-from bouncemeter_exporter.sources.lines import COMPRESSED, open_log, read_part, read_text
+from bouncemeter_exporter.sources.lines import COMPRESSED, open_log, read_part, read_text, utf_16
 from bouncemeter_exporter.sources.log import LogReader, ResultCounts, without_outcome
 
 __all__ = ["DependentPiecesError", "Piece", "pieces", "summarise_pieces"]
@@ -141,9 +142,11 @@ def pieces(paths: Sequence[Path], chosen: Parser | None, cores: int) -> list[Pie
         if not S_ISREG(stat.st_mode):
             return []
         with open_log(path) as stream:
+            encoding = utf_16(stream.read(4))
+        with open_log(path) as stream:
             text, _ = next(read_text(stream, str(path)))
         known = _format(text, chosen)
-        if known is None:
+        if known is None or encoding is not None:  # its lines end at other bytes
             return []
         if known.name not in formats:  # the processes inherit the patterns and tables that the first lines need
             first = text[: text.rfind("\n", 0, INHERITED) + 1]
@@ -302,7 +305,9 @@ def _read_blocks(piece: Piece, log: LogReader) -> _Result:
     result = _Result(piece.mta)
     seen, deferred = defaultdict[str | None, set[str]](set), defaultdict[str | None, set[str]](set)
     kept: list[Entry] = []
-    for text in _texts(piece):
+    for number, text in enumerate(_texts(piece)):
+        if piece.begin and not number and MARK in text[: text.find("\n")]:
+            raise DependentPiecesError("a line repeats the last one of the piece before")
         rows = log.read(text).rows
         for host, each in rows.by_server().items() if rows is not None else ():
             mail = find_ordinary(each, lambda names, host=host: names & seen[host], partial=True)  # type: ignore[misc]
@@ -315,6 +320,8 @@ def _read_blocks(piece: Piece, log: LogReader) -> _Result:
                 else:
                     kept.append(entry)
                     _note(entry, seen[entry.host], deferred[entry.host])
+    if log.joins and piece.end < piece.path.stat().st_size:
+        raise DependentPiecesError("a line goes on in the next piece")
     _count_complete(result, kept)
     return result
 
@@ -381,6 +388,7 @@ def _count_complete(result: _Result, kept: list[Entry]) -> None:
     if any(name[1] in result.counted[name[0]] and not messages[name].begins for name in split):
         raise DependentPiecesError("a line comes after its message was counted")
     missing = {other for _, other in links if other not in messages}
+    split |= {one for one, other in links if other in missing}  # an earlier piece may know the other
     links = [(one, other) for one, other in links if other in messages]
     while more := {name for link in links if not split.isdisjoint(link) for name in link} - split:
         split |= more

@@ -147,6 +147,11 @@ class LogReader:
         return self._reader.memory() if isinstance(self._reader, Remembering) else None
 
     @property
+    def joins(self) -> bool:
+        """Whether the parser waits for the rest of a line that came in parts."""
+        return getattr(self._reader, "joins", False)
+
+    @property
     def begun(self) -> float | None:
         """When the log began, in seconds since 1970 UTC, if its header says so."""
         return getattr(self._reader, "begun", None)
