@@ -24,6 +24,7 @@ from bouncemeter.exim_grammar import (
     after_syslog,
     after_target,
     another_kind,
+    another_kind_after_greeting,
     any_line,
     any_message,
     flagged,
@@ -108,6 +109,9 @@ ACL_STAGES = {stage.value: stage for stage in Stage} | {"auth": Stage.HELO, "sta
 
 UNMARKED = frozenset({"ident", "unescaped_name", "unescaped_server_name"})
 """What a client calls itself, where Exim does not mark its end."""
+
+OF_CLIENT = ("queue_id", "relay", "first_sender")
+"""What comes before such a name."""
 
 VERDICT = (" F=<", " temporarily rejected ", " rejected ", " dropped by ")
 END_OF_GREETING = (") [",)
@@ -369,8 +373,6 @@ class _Reader(UsualReader):
 
     def _rejection(self, values: dict[str, str], stamp: str | None, host: str | None) -> Sequence[Entry]:
         found = _without_forged_verdict(values)
-        if found is None:
-            return ()
         get, command = found.get, found.get("command", "")
         stage = STAGES.get(command) or ACL_STAGES.get(command, Stage.DATA)
         sender, text = get("first_sender", get("sender", get("mail"))), get("text") or None
@@ -420,20 +422,26 @@ def _is_exim(prefix: dict[str, str]) -> bool:
     return prefix.get("program", "exim").startswith("exim")
 
 
-def _without_forged_verdict(found: dict[str, str]) -> dict[str, str] | None:
-    """The values of a rejection, without what the client's user, certificate or greeting imitated; None if the line
-    turns out to be none.
+def _without_forged_verdict(found: dict[str, str]) -> dict[str, str]:
+    """The values of a rejection, without what the client's user, certificate or greeting imitated.
 
     None of the three has more than some hundred characters. Within them the last complete verdict is the real one.
+
+    Raises:
+        UnparsedLineError: The line may as well be of another kind, with a client that imitates a rejection.
     """
     text = _after_command(found)
-    is_suspect = "ident" in found or ") [" in text
     later = None if UNMARKED.isdisjoint(found) else _last_verdict(text, VERDICT)
     if later is None and ")" in found.get("relay", ""):
+        if any(another_kind_after_greeting.matches(text[place:]) for place in _places(text, END_OF_GREETING[0])):
+            raise UnparsedLineError("it records a refusal, or the client's greeting imitates one")
         later = _last_verdict(text, END_OF_GREETING)
     if later is not None:
-        found = {name: found[name] for name in ("queue_id", "relay", "first_sender") if name in found} | later
-    return None if is_suspect and another_kind.matches(_after_command(found)) else found
+        found = {name: found[name] for name in (*OF_CLIENT, "ident") if name in found} | later
+    ident = found.get("ident")
+    if ident is not None and another_kind.matches(f"{ident} {found.get('command', '')}{_after_command(found)}"):
+        raise UnparsedLineError("it records a refusal, or the client's user imitates one")
+    return found
 
 
 def _after_command(found: dict[str, str]) -> str:
@@ -451,19 +459,19 @@ def _after_any_ident(message: str) -> dict[str, str] | None:
 
 
 def _last_verdict(text: str, marks: tuple[str, ...]) -> dict[str, str] | None:
-    """The values of the last verdict in a text, from the first mark on that leads to it; None if there is none."""
-    last: dict[str, str] | None = None
-    places = (place for mark in marks for place in _places(text, mark))
-    for place in sorted(places, reverse=True):
-        found = later_verdict.values(text[place:])
-        if found is None:
+    """The values of the last verdict in a text, from the first mark on that leads to it; None if there is none. Exim
+    always names the sender when it refuses a recipient."""
+    head, last, begin = text[: 2 * LONGEST_NAME], dict[str, str](), -1
+    for place in sorted((place for mark in marks for place in _places(text, mark)), reverse=True):
+        found = later_verdict.values(head[place:])
+        if found is None or (found.get("command") == "RCPT" and "sender" not in found):
             continue
-        if last is not None and any(found.get(name) != last.get(name) for name in ("command", "argument", "text")):
+        if last and any(found.get(name) != last.get(name) for name in ("command", "argument", "text")):
             break
-        last = found
+        last, begin = found, place
         if "relay" in found:
             break
-    return last
+    return later_verdict.values(text[begin:]) if last else None
 
 
 def _places(text: str, mark: str) -> Iterator[int]:

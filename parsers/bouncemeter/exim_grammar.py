@@ -36,6 +36,7 @@ __all__ = [
     "after_syslog",
     "after_target",
     "another_kind",
+    "another_kind_after_greeting",
     "any_line",
     "any_message",
     "flagged",
@@ -294,7 +295,13 @@ own_words = regex(
 verdict = regex(" ?: ?") + (own_words | rest)("text")
 
 refusal = " " + pp.Opt(temporarily) + "rejected " + command + argument + pp.Opt(verdict)
-drop = " dropped by " + regex("['\"]?") + pp.Word(pp.alphas)("command") + regex("['\"]? ACL") + pp.Opt(verdict)
+drop = (
+    " dropped by "
+    + regex("['\"]?")
+    + pp.Word(pp.alphas)("command")
+    + regex(rf"['\"]? ACL(?= ?:|{line_end})")
+    + pp.Opt(verdict)
+)
 
 # By an access control list or local_scan(): who, then what was refused. What an ident says begins after the client, so
 # no client is read after it; nor is a sender where it comes before the client, as for local_scan().
@@ -368,7 +375,7 @@ of_synchronization_error = (
         | '"'
         + pp.Word(pp.alphas)("command")
         + regex(r'[^"\n]*+"')
-        + pp.Opt(pp.FollowedBy(" " + client + pp.ZeroOrMore(rule_field) + no_more_input))
+        + pp.Opt(pp.FollowedBy(" H=" + host_name("relay") + pp.ZeroOrMore(rule_field) + no_more_input))
     )
 )
 # Turned away before a greeting: `refused connection from H=...`, `Connection from [ip] refused: too many connections`.
@@ -412,7 +419,7 @@ with_any_ident = lowered(
     pp.Opt(message_id("queue_id") + " ")
     + secured
     + ("H=" + host_name("relay") | sender_before_client)
-    + pp.ZeroOrMore(pp.NotAny(" U=") + other_field | flag_word)
+    + pp.ZeroOrMore(pp.NotAny(regex(" [FU]=")) + other_field | flag_word)
     + regex(" U=[^\n]*+")("ident")
 )
 """A line in which an ident holds what can end it, but not what can follow: the last verdict in it counts."""
@@ -459,17 +466,20 @@ refused_command = regex(
     r"(?:RCPT|MAIL|DATA|after DATA|EHLO or HELO|connection in|during MIME|by local_scan\(\))(?![^ :\n])"
     r"| dropped by "
 )
+end_of_greeting = pp.Literal(") ") + regex(r"\[[0-9A-Fa-f.:]++\](?::[0-9]+)?+")("relay")
 later_verdict = lowered(
-    pp.Opt(pp.Literal(") ") + regex(r"\[[^\[\]\s]++\](?::[0-9]+)?+")("relay"))
+    pp.Opt(end_of_greeting)
     + pp.Opt(sender_field)
     + pp.ZeroOrMore(rule_field)
     + pp.FollowedBy(refused_command)
     + (refusal | drop)
 )
-another_kind = lowered(
-    regex(r"(?:(?! (?:sender verify (?:fail|defer) for <|incomplete transaction \()|(?<!:) Warning: )[^\n])*+(?=[^\n])")
-)
-"""A line that is no refusal, though it looks so up to here."""
+no_refusal = r"(?: sender verify (?:fail|defer) for <| incomplete transaction \(|(?<!:) Warning: )"
+another_kind = lowered(regex(rf"(?:(?!{no_refusal})[^\n])*+(?=[^\n])"))
+"""A line that is no refusal, though an ident lets it look so up to here."""
+
+another_kind_after_greeting = lowered(end_of_greeting + pp.ZeroOrMore(other_field | flag_word) + regex(no_refusal))
+"""The same of a greeting: here is its end, and the end of the client."""
 
 # A refusal in other words. The words of a client, quoted in other lines, are none; nor are warnings and interim steps.
 unknown_refusal = lowered(

@@ -325,6 +325,68 @@ def test_a_clients_name_cannot_make_a_refusal(line: str, name: str) -> None:
         assert not EXIM.reader()(f"2026-11-24 15:58:10 {line.format(name)}")
 
 
+CLIENT = "mx.src.test (helo.test) [192.0.2.1]"
+
+
+@pytest.mark.parametrize(
+    ("line", "facts"),
+    [
+        *(
+            (f"H={CLIENT} F=<s@s.test> rejected RCPT <b@d.test>: {text}", (CLIENT, "s@s.test", "b@d.test", text))
+            for text in (
+                "550 blocked (see http://x) [ref 1] Warning: account closed",
+                "x) [ sender verify fail for <q",
+                "JunkMail rejected - (mail.x) [1.2.3.4]:1337 is in an RBL, Warning: see x",
+                "550 x) [6.6.6.6] rejected RCPT <v@v>: no",
+            )
+        ),
+        (
+            f'H={CLIENT} F=<s@s.test> rejected RCPT "a) [6.6.6.6] rejected RCPT <v@v>" <b@d.test>: no',
+            (CLIENT, "s@s.test", "b@d.test", "no"),
+        ),
+        (
+            f"H={CLIENT} dropped by 'connect' ACL: ) [6.6.6.6] rejected RCPT <v@v>: no",
+            (CLIENT, None, None, ") [6.6.6.6] rejected RCPT <v@v>: no"),
+        ),
+        (
+            f'H={CLIENT} DN="/CN=x" F=<s@s.test> rejected RCPT <b@d.test>: 450 x rejected RCPT <v@v>: 550 no',
+            (CLIENT, "s@s.test", "b@d.test", "450 x rejected RCPT <v@v>: 550 no"),
+        ),
+        (
+            f'H={CLIENT} U=abc rejected MAIL "x rejected RCPT <v@v>: y" <b@d.test>: no',
+            (CLIENT, None, None, "no"),
+        ),
+        (
+            f"H={CLIENT} U=x dropped by 'connect' ACL F=<s@s.test> rejected RCPT <b@d.test>: no",
+            (CLIENT, "s@s.test", "b@d.test", "no"),
+        ),
+    ],
+)
+def test_a_text_or_a_command_cannot_change_an_exim_refusal(line: str, facts: tuple[str | None, ...]) -> None:
+    event = one(EXIM, f"2026-11-24 15:58:10 {line}")
+    assert (event.relay, event.sender, event.recipient, event.text) == facts
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"H={CLIENT} rejected VRFY x) [6.6.6.6] Warning: y: no",
+        f'H={CLIENT} F=<s@s.test> rejected RCPT "a) [6.6.6.6] Warning: y" <b@d.test>: no',
+        f"H={CLIENT} U=x F=<s@s.test> rejected RCPT <b@d.test>: 550 x Warning: y",
+        f"H={CLIENT} U=x rejected sender verify fail for <s@s.test>: Unrouteable address",
+        f'H={CLIENT} U=x sender verify fail for <" rejected RCPT <v@v>: no"@s.test>: Unrouteable address',
+        f'H={CLIENT} U=x incomplete transaction (QUIT) from <" rejected after DATA: no"@s.test> for b@d.test',
+        f"H={CLIENT} U=x Warning: y rejected RCPT <v@v>: no",
+        f"H={CLIENT} U=x rejected Warning: hello",
+        f"H={CLIENT} U=x dropped by 'connect' ACL Warning: hello",
+        f'H={CLIENT} F=<" U= rejected RCPT <v@v>: x"@s.test> RCPT <b@d.test>: discarded by RCPT ACL',
+    ],
+)
+def test_a_line_that_may_be_of_another_kind_is_unparsed(line: str) -> None:
+    with pytest.raises(UnparsedLineError):
+        EXIM.reader()(f"2026-11-24 15:58:10 {line}")
+
+
 @given(greeting=NAME)
 def test_a_greeting_cannot_change_an_exim_refusal(greeting: str) -> None:
     event = refusal_or_unparsed(f"2026-11-24 15:58:10 H=({greeting}) [192.0.2.9] {REFUSED}")
