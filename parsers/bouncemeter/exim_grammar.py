@@ -238,6 +238,7 @@ after_target = {
 
 # --- rejections -------------------------------------------------------------------------------------------------
 
+named_client = "H=" + host_name("relay")
 client = pp.Opt("H=") + host_name("relay")
 mail_from = "<" + address("mail") + ">"
 temporarily = regex("(?:excess )?temporarily ")("temporarily")
@@ -251,8 +252,15 @@ ident = regex(
 )
 # With brackets, or without them in a refusal by local_scan().
 bracketed_or_bare = regex(rf'(?<![<])(?:[^"<>\s]++|{quoted_local_part})++') | address
+
+
+def refused_sender(name: str) -> pp.ParserElement:
+    """The sender of what was refused, under a name."""
+    return regex("F=<?") + bracketed_or_bare(name) + pp.Opt(">")
+
+
 field_of_any_client = " " + ident("ident") | client_certificate | server_name | other_field | flag_word
-rule_field = " F=" + pp.Opt("<") + bracketed_or_bare("sender") + pp.Opt(">") | field_of_any_client
+rule_field = " " + refused_sender("sender") | field_of_any_client
 # A cut-through delivery that the next server refused: the address that was tried comes before its sender.
 cut_through = (
     " "
@@ -306,14 +314,9 @@ drop = (
 # By an access control list or local_scan(): who, then what was refused. What an ident says begins after the client, so
 # no client is read after it; nor is a sender where it comes before the client, as for local_scan().
 secured = pp.Opt(regex(" ?DS ?"))
-sender_before_client = (
-    "F="
-    + (pp.Opt("<") + bracketed_or_bare("first_sender") + pp.Opt(">"))
-    + pp.ZeroOrMore(flag_word)
-    + pp.Opt(" H=" + host_name("relay"))
-)
+sender_before_client = refused_sender("first_sender") + pp.ZeroOrMore(flag_word) + pp.Opt(" " + named_client)
 who = secured + (
-    ("H=" + host_name("relay") | ident("ident")) + pp.ZeroOrMore(rule_field)
+    (named_client | ident("ident")) + pp.ZeroOrMore(rule_field)
     | sender_before_client + pp.ZeroOrMore(field_of_any_client)
 )
 # The end of a connection is none, whatever the client's greeting says.
@@ -375,7 +378,7 @@ of_synchronization_error = (
         | '"'
         + pp.Word(pp.alphas)("command")
         + regex(r'[^"\n]*+"')
-        + pp.Opt(pp.FollowedBy(" H=" + host_name("relay") + pp.ZeroOrMore(rule_field) + no_more_input))
+        + pp.Opt(pp.FollowedBy(" " + named_client + pp.ZeroOrMore(rule_field) + no_more_input))
     )
 )
 # Turned away before a greeting: `refused connection from H=...`, `Connection from [ip] refused: too many connections`.
@@ -418,7 +421,7 @@ rejection_by_rule = lowered(pp.Opt(message_id("queue_id") + " ") + by_rule)
 with_any_ident = lowered(
     pp.Opt(message_id("queue_id") + " ")
     + secured
-    + ("H=" + host_name("relay") | sender_before_client)
+    + (named_client | sender_before_client)
     + pp.ZeroOrMore(pp.NotAny(regex(" [FU]=")) + other_field | flag_word)
     + regex(" U=[^\n]*+")("ident")
 )
@@ -464,15 +467,13 @@ rejection = lowered(
 refused_command = regex(
     r" (?:temporarily )?rejected "
     r"(?:RCPT|MAIL|DATA|after DATA|EHLO or HELO|connection in|during MIME|by local_scan\(\))(?![^ :\n])"
-    r"| dropped by "
 )
 end_of_greeting = pp.Literal(") ") + regex(r"\[[0-9A-Fa-f.:]++\](?::[0-9]+)?+")("relay")
 later_verdict = lowered(
     pp.Opt(end_of_greeting)
     + pp.Opt(sender_field)
     + pp.ZeroOrMore(rule_field)
-    + pp.FollowedBy(refused_command)
-    + (refusal | drop)
+    + (pp.FollowedBy(refused_command) + refusal | drop)
 )
 no_refusal = r"(?: sender verify (?:fail|defer) for <| incomplete transaction \(|(?<!:) Warning: )"
 another_kind = lowered(regex(rf"(?:(?!{no_refusal})[^\n])*+(?=[^\n])"))

@@ -116,7 +116,7 @@ def test_a_line_that_refuses_and_tries_nothing_has_no_event(line: str) -> None:
     "line",
     [
         "H=(h) [192.0.2.9] refused a new command",
-        "H=(h) [192.0.2.9] X=a b rejected RCPT <c@d.test>",
+        "H=(h) [192.0.2.9] U=u X=a b rejected RCPT <c@d.test>",
         "session from [192.0.2.9] refused by policy",
         "message rejected",
         f"{ID}message temporarily rejected for a new reason",

@@ -373,6 +373,7 @@ def test_a_text_or_a_command_cannot_change_an_exim_refusal(line: str, facts: tup
         f"H={CLIENT} rejected VRFY x) [6.6.6.6] Warning: y: no",
         f'H={CLIENT} F=<s@s.test> rejected RCPT "a) [6.6.6.6] Warning: y" <b@d.test>: no',
         f"H={CLIENT} U=x F=<s@s.test> rejected RCPT <b@d.test>: 550 x Warning: y",
+        f"H={CLIENT} U=x F=<s@s.test> rejected RCPT <b@d.test>: no incomplete transaction (QUIT) from <s@s.test>",
         f"H={CLIENT} U=x rejected sender verify fail for <s@s.test>: Unrouteable address",
         f'H={CLIENT} U=x sender verify fail for <" rejected RCPT <v@v>: no"@s.test>: Unrouteable address',
         f'H={CLIENT} U=x incomplete transaction (QUIT) from <" rejected after DATA: no"@s.test> for b@d.test',

@@ -242,7 +242,6 @@ class Memory:
         if (kept := queue.waiting.pop(queue_id, None)) is not None:
             message = _counted(kept)
             self._recount(queue.mta, message, {})
-            message.changed = dict.fromkeys(message.open)
             self._unpacked.pop((*queue.server, queue_id), None)
 
     def _pack_oldest(self) -> None:

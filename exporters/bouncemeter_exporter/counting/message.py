@@ -107,16 +107,15 @@ class Message:
         return {} if self.notification else self.open
 
     def count(self, now: Open) -> Iterator[tuple[Last, int]]:
-        """Count others as waiting than before: by how much each number differs. A message may have thousands of them,
-        so only what changed is looked at."""
-        changed = dict(self.counted) if now is not self.open else self.changed
-        for last in changed:
+        """Count as waiting those in `open`, or none: by how much each number differs from before. A message may have
+        thousands of codes, so only those that changed are looked at."""
+        for last in self.changed if now else list(self.counted):
             number = now.get(last, 0)
             if difference := number - self.counted.pop(last, 0):
                 yield last, difference
             if number:
                 self.counted[last] = number
-        self.changed = {}
+        self.changed.clear()
 
     def waiting(self) -> Iterator[tuple[str, Recipient]]:
         """The recipients that wait, with their keys."""

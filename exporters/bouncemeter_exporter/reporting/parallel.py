@@ -39,6 +39,7 @@ from bouncemeter_exporter.reporting.progress import Advance
 from bouncemeter_exporter.reporting.report import Report, Summary
 from bouncemeter_exporter.sources.lines import COMPRESSED, open_log, read_part, read_text, utf_16
 from bouncemeter_exporter.sources.log import LogReader, ResultCounts, without_outcome
+from bouncemeter_exporter.sources.rotation import read_head
 
 __all__ = ["DependentPiecesError", "Piece", "pieces", "summarise_pieces"]
 
@@ -142,11 +143,9 @@ def pieces(paths: Sequence[Path], chosen: Parser | None, cores: int) -> list[Pie
         if not S_ISREG(stat.st_mode):
             return []
         with open_log(path) as stream:
-            encoding = utf_16(stream.read(4))
-        with open_log(path) as stream:
             text, _ = next(read_text(stream, str(path)))
         known = _format(text, chosen)
-        if known is None or encoding is not None:  # its lines end at other bytes
+        if known is None or utf_16(read_head(path)):  # which ends lines at other bytes
             return []
         if known.name not in formats:  # the processes inherit the patterns and tables that the first lines need
             first = text[: text.rfind("\n", 0, INHERITED) + 1]
